@@ -1,0 +1,114 @@
+/*
+ * A context: one sequence being read or generated with a model. Holds the KV cache
+ * and the scratch of a block of rows. Used by one thread at a time.
+ *
+ *     ls_context_options o;
+ *     ls_context_options_defaults(&o);
+ *     o.n_ctx = 8192;
+ *     ls_context *ctx = NULL;
+ *     ls_context_create(model, &o, &ctx, &err);
+ *     ls_context_append(ctx, ids, n, logits, &err);    // any n: worked off in blocks of rows
+ */
+#ifndef LONGSPAN_CONTEXT_H
+#define LONGSPAN_CONTEXT_H
+
+#include <longspan/model.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef struct ls_context ls_context;
+
+typedef enum ls_compute {
+    LS_COMPUTE_AUTO, /* weights' own precision: quantised ones with 8-bit activations while decoding, bf16 for blocks */
+    LS_COMPUTE_BF16, /* products in bf16, sums in fp32 */
+    LS_COMPUTE_FP32, /* everything in fp32: reference accuracy */
+} ls_compute;
+
+/** done of total tokens of this call are processed. Called from the calling thread. */
+typedef void ls_progress_fn(void *user, size_t done, size_t total);
+
+typedef struct ls_context_options {
+    size_t struct_size;
+    size_t n_ctx;        /* most tokens held; 0: what the model was trained for */
+    const char *kv;      /* "full", "full:bf16", "full:q8", "full:fp32"; NULL: "full:bf16" */
+    ls_compute compute;
+    int n_threads;       /* 0: all processors of this process */
+    size_t block;        /* rows worked on together; 0: chosen (512) */
+    ls_progress_fn *progress; /* NULL: none */
+    void *progress_user;
+    const volatile int *cancel; /* raised (non-zero) from anywhere: the call returns LS_E_CANCELED; NULL: none */
+    const ls_alloc *alloc;
+} ls_context_options;
+
+LS_API void ls_context_options_defaults(ls_context_options *o);
+
+/** Bytes a context will take, without making it. */
+typedef struct ls_context_plan_info {
+    size_t struct_size;
+    size_t weights_bytes;        /* shared with other contexts of the model */
+    size_t cache_bytes;          /* when n_ctx tokens are held; grows with use */
+    size_t cache_bytes_per_token;
+    size_t activation_bytes;
+    size_t scratch_bytes;
+} ls_context_plan_info;
+
+LS_API ls_status ls_context_plan(const ls_model *model, const ls_context_options *o,
+                                 ls_context_plan_info *plan, ls_error *err);
+
+LS_API ls_status ls_context_create(ls_model *model, const ls_context_options *o, ls_context **ctx,
+                                   ls_error *err);
+LS_API void ls_context_free(ls_context *ctx);
+
+/** Tokens held now; the most it may hold; rows of logits. */
+LS_API size_t ls_context_length(const ls_context *ctx);
+LS_API size_t ls_context_capacity(const ls_context *ctx);
+LS_API size_t ls_context_n_vocab(const ls_context *ctx);
+/** Bytes the cache holds now. */
+LS_API size_t ls_context_cache_bytes(const ls_context *ctx);
+/** Name of the cache policy and format, e.g. "full:bf16". */
+LS_API const char *ls_context_kv(const ls_context *ctx);
+
+/**
+ * Append tokens and compute the logits after the last one.
+ *
+ * @param tokens    [n_tokens] ids, each below n_vocab. Read during the call only.
+ * @param logits    [V] floats, or NULL to skip the output matrix.
+ * @return LS_OK
+ *         LS_E_INVAL     an id is out of range; unchanged
+ *         LS_E_LIMIT     more than n_ctx tokens; unchanged
+ *         LS_E_CANCELED  the cancel flag was raised; holds the tokens it held before the call
+ *         LS_E_NOMEM     likewise
+ *         LS_E_NUMERIC   a logit is not finite; the tokens were appended
+ */
+LS_API ls_status ls_context_append(ls_context *ctx, const int32_t *tokens, size_t n_tokens, float *logits,
+                                   ls_error *err);
+
+/** Rows row0 .. row0+n_rows-1 of the call's tokens; logits [n_rows][V]. A status other than LS_OK stops. */
+typedef ls_status ls_logits_fn(void *user, size_t row0, size_t n_rows, const float *logits);
+
+/** Append and hand the logits of every row to fn, a few rows at a time: constant memory. */
+LS_API ls_status ls_context_append_all(ls_context *ctx, const int32_t *tokens, size_t n_tokens,
+                                       ls_logits_fn *fn, void *user, ls_error *err);
+
+/**
+ * Append and give each row's negative log likelihood of the token that follows it, nll[i] for
+ * tokens[i + 1] after tokens[0..i]: n_tokens - 1 values. Logits are never held for more than a few rows.
+ */
+LS_API ls_status ls_context_append_nll(ls_context *ctx, const int32_t *tokens, size_t n_tokens, float *nll,
+                                       ls_error *err);
+
+/** Forget all but the first n_tokens. n_tokens <= length. */
+LS_API ls_status ls_context_rewind(ls_context *ctx, size_t n_tokens, ls_error *err);
+
+/**
+ * For benchmarks: make the cache hold n_tokens by repeating what it holds (at least one token),
+ * so that speed at a depth can be measured without reading a text of that length.
+ */
+LS_API ls_status ls_context_tile(ls_context *ctx, size_t n_tokens, ls_error *err);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,36 @@
+/*
+ * A backend: where ops run. Every slot has the contract of the lsi_op_ function of
+ * the same name (ops/ops.h) and may be NULL only where marked (optional).
+ *
+ * To add one (a GPU): fill this table in a new folder and offer an
+ * lsi_exec_init_<name>. Nothing in model/, cache/, decode/ changes.
+ */
+#ifndef LSI_BACKEND_H
+#define LSI_BACKEND_H
+
+#include "ops/ops.h"
+
+struct lsi_backend {
+    const char *name;
+
+    void *(*mem_alloc)(struct lsi_exec *ex, size_t bytes);
+    void (*mem_free)(struct lsi_exec *ex, void *ptr, size_t bytes);
+    void (*mem_read)(struct lsi_exec *ex, void *host, const void *ptr, size_t bytes);
+    void (*fini)(struct lsi_exec *ex);
+
+    void (*embed)(struct lsi_exec *, float *, const struct lsi_weight *, const int32_t *, size_t, float);
+    void (*rmsnorm)(struct lsi_exec *, float *, const float *, const float *, size_t, size_t, size_t, float);
+    void (*rmsnorm_add)(struct lsi_exec *, float *, const float *, const float *, size_t, size_t, float);
+    void (*rope)(struct lsi_exec *, float *, size_t, size_t, size_t, size_t, const struct lsi_rope *,
+                 int64_t);
+    void (*glu)(struct lsi_exec *, float *, const float *, size_t, size_t, size_t, enum lsi_act);
+    void (*linear)(struct lsi_exec *, const struct lsi_linear *, size_t, const float *, size_t, size_t);
+    size_t (*linear_scratch)(const struct lsi_exec *, size_t, size_t, size_t);
+    void (*kv_store)(struct lsi_exec *, const struct lsi_kv_view *, size_t, const float *, size_t,
+                     const float *, size_t, size_t);
+    void (*attention)(struct lsi_exec *, const struct lsi_attention *);
+    size_t (*attention_scratch)(const struct lsi_exec *, size_t, size_t, size_t, size_t);
+    void (*nll)(struct lsi_exec *, float *, const float *, const int32_t *, size_t, size_t, size_t);
+};
+
+#endif
