@@ -1,0 +1,142 @@
+/* Memory: the only file that names the C library's allocator. */
+#include "base/base.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
+
+static void *heap_alloc(void *user, size_t bytes)
+{
+    (void)user;
+    if (bytes > SIZE_MAX - LSI_CACHE_LINE)
+        return NULL;
+    return aligned_alloc(LSI_CACHE_LINE, lsi_round_up(bytes, LSI_CACHE_LINE));
+}
+
+static void heap_free(void *user, void *ptr, size_t bytes)
+{
+    (void)user;
+    (void)bytes;
+    free(ptr);
+}
+
+static const ls_alloc heap = { heap_alloc, heap_free, NULL };
+
+const ls_alloc *lsi_alloc_or_default(const ls_alloc *a)
+{
+    return a ? a : &heap;
+}
+
+void *lsi_alloc(const ls_alloc *a, size_t bytes)
+{
+    a = lsi_alloc_or_default(a);
+    return a->alloc(a->user, bytes ? bytes : 1);
+}
+
+void *lsi_calloc(const ls_alloc *a, size_t n, size_t size)
+{
+    size_t bytes;
+    if (!lsi_mul_size(n, size, &bytes))
+        return NULL;
+    void *p = lsi_alloc(a, bytes);
+    if (p)
+        memset(p, 0, bytes);
+    return p;
+}
+
+void *lsi_realloc(const ls_alloc *a, void *ptr, size_t old_bytes, size_t new_bytes)
+{
+    void *p = lsi_alloc(a, new_bytes);
+    if (p && ptr) {
+        memcpy(p, ptr, lsi_min_size(old_bytes, new_bytes));
+        lsi_free(a, ptr, old_bytes);
+    }
+    return p;
+}
+
+char *lsi_strndup(const ls_alloc *a, const char *s, size_t n)
+{
+    if (n == SIZE_MAX)
+        return NULL;
+    char *p = lsi_alloc(a, n + 1);
+    if (p) {
+        if (n)
+            memcpy(p, s, n);
+        p[n] = '\0';
+    }
+    return p;
+}
+
+void lsi_free(const ls_alloc *a, void *ptr, size_t bytes)
+{
+    if (!ptr)
+        return;
+    a = lsi_alloc_or_default(a);
+    a->free(a->user, ptr, bytes ? bytes : 1);
+}
+
+ls_status lsi_arena_init(struct lsi_arena *a, const ls_alloc *alloc, size_t bytes)
+{
+    *a = (struct lsi_arena){ .alloc = alloc, .cap = bytes };
+    a->base = lsi_alloc(alloc, bytes);
+    if (!a->base) {
+        a->cap = 0;
+        return LS_E_NOMEM;
+    }
+    return LS_OK;
+}
+
+void lsi_arena_fini(struct lsi_arena *a)
+{
+    lsi_free(a->alloc, a->base, a->cap);
+    *a = (struct lsi_arena){ 0 };
+}
+
+void *lsi_arena_take(struct lsi_arena *a, size_t n, size_t size)
+{
+    size_t bytes, end;
+    if (a->failed || !lsi_mul_size(n, size, &bytes) || bytes > SIZE_MAX - LSI_CACHE_LINE ||
+        !lsi_add_size(a->used, lsi_round_up(bytes, LSI_CACHE_LINE), &end)) {
+        a->failed = true;
+        return NULL;
+    }
+    void *p = NULL;
+    if (a->base) {
+        if (end > a->cap) {
+            a->failed = true;
+            return NULL;
+        }
+        p = a->base + a->used;
+    }
+    a->used = end;
+    return p;
+}
+
+#define HUGE_PAGE ((size_t)2 << 20)
+
+void *lsi_pages_alloc(size_t bytes)
+{
+    if (bytes == 0 || bytes > SIZE_MAX - HUGE_PAGE)
+        return NULL;
+    void *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (p == MAP_FAILED)
+        return NULL;
+    if (bytes >= HUGE_PAGE)
+        (void)madvise(p, bytes, MADV_HUGEPAGE); /* a wish: refusal changes speed only */
+    return p;
+}
+
+void lsi_pages_free(void *ptr, size_t bytes)
+{
+    if (ptr)
+        munmap(ptr, bytes);
+}
+
+size_t lsi_peak_rss_bytes(void)
+{
+    struct rusage u;
+    if (getrusage(RUSAGE_SELF, &u) != 0)
+        return 0;
+    return (size_t)u.ru_maxrss * 1024;
+}
