@@ -104,8 +104,8 @@ static inline void test_fail_(const char *file, int line)
 
 static inline int test_main(const struct test *tests, size_t n, int argc, char **argv)
 {
-    int failed = 0, passed = 0;
-    for (size_t i = 0; i < n; i++) {
+    volatile int failed = 0, passed = 0; /* they survive longjmp */
+    for (volatile size_t i = 0; i < n; i++) {
         if (argc > 1 && !strstr(tests[i].name, argv[1]))
             continue;
         test_failures = 0;
