@@ -1,0 +1,75 @@
+/* The CPU backend: state, table, and the exec that runs on it. */
+#include "backend/cpu.h"
+
+#include <string.h>
+
+static void *mem_alloc(struct lsi_exec *ex, size_t bytes)
+{
+    const struct cpu_state *cpu = ex->state;
+    return lsi_calloc(cpu->alloc, bytes, 1);
+}
+
+static void mem_free(struct lsi_exec *ex, void *ptr, size_t bytes)
+{
+    const struct cpu_state *cpu = ex->state;
+    lsi_free(cpu->alloc, ptr, bytes);
+}
+
+static void mem_read(struct lsi_exec *ex, void *host, const void *ptr, size_t bytes)
+{
+    (void)ex;
+    memcpy(host, ptr, bytes);
+}
+
+static void fini(struct lsi_exec *ex)
+{
+    struct cpu_state *cpu = ex->state;
+    if (cpu) {
+        lsi_gemm_free(cpu->gemm);
+        lsi_free(cpu->alloc, cpu, sizeof *cpu);
+    }
+}
+
+static const struct lsi_backend cpu_backend = {
+    .name = "cpu",
+    .mem_alloc = mem_alloc,
+    .mem_free = mem_free,
+    .mem_read = mem_read,
+    .fini = fini,
+    .embed = lsi_cpu_embed,
+    .rmsnorm = lsi_cpu_rmsnorm,
+    .rmsnorm_add = lsi_cpu_rmsnorm_add,
+    .rope = lsi_cpu_rope,
+    .glu = lsi_cpu_glu,
+    .linear = lsi_cpu_linear,
+    .linear_scratch = lsi_cpu_linear_scratch,
+    .kv_store = lsi_cpu_kv_store,
+    .attention = lsi_cpu_attention,
+    .attention_scratch = lsi_cpu_attention_scratch,
+    .nll = lsi_cpu_nll,
+};
+
+ls_status lsi_exec_init_cpu(struct lsi_exec *ex, int n_threads, enum lsi_compute compute,
+                            const ls_alloc *alloc, ls_error *err)
+{
+    *ex = (struct lsi_exec){ 0 };
+    if (n_threads <= 0)
+        n_threads = lsi_cpu_count();
+    if (n_threads > LSI_MAX_THREADS)
+        n_threads = LSI_MAX_THREADS;
+    struct cpu_state *cpu = lsi_calloc(alloc, 1, sizeof *cpu);
+    if (!cpu)
+        return lsi_fail(err, LS_E_NOMEM, "out of memory for the kernels' table");
+    cpu->alloc = alloc;
+    cpu->features = lsk_cpu_features();
+    lsk_table_init(&cpu->kernels, cpu->features);
+    cpu->bf16_products = (cpu->features & LSK_CPU_BF16) != 0;
+    *ex = (struct lsi_exec){
+        .backend = &cpu_backend, .n_threads = n_threads, .compute = compute, .state = cpu
+    };
+    if (lsi_gemm_create(&cpu->gemm, n_threads, alloc) != LS_OK) {
+        lsi_exec_fini(ex);
+        return lsi_fail(err, LS_E_NOMEM, "out of memory for the dense products");
+    }
+    return LS_OK;
+}

@@ -1,0 +1,53 @@
+/*
+ * The CPU backend: its state and the functions that fill its table (backend.h).
+ * Contracts are those of ops/ops.h.
+ */
+#ifndef LSI_CPU_H
+#define LSI_CPU_H
+
+#include "backend/backend.h"
+#include "backend/gemm.h"
+#include "kernels/kernels.h"
+
+#define LSI_MAX_THREADS 256
+
+struct cpu_state {
+    struct lsk_table kernels;
+    uint64_t features;  /* LSK_CPU_ bits in use */
+    bool bf16_products; /* dense products of bf16 operands are faster than those of fp32 */
+    struct lsi_gemm *gemm;
+    const ls_alloc *alloc;
+};
+
+/** The kernels of an exec on this backend. */
+static inline const struct lsk_table *lsi_cpu_kernels(const struct lsi_exec *ex)
+{
+    return &((const struct cpu_state *)ex->state)->kernels;
+}
+
+/* cpu_rows.c */
+void lsi_cpu_embed(struct lsi_exec *ex, float *y, const struct lsi_weight *table, const int32_t *ids,
+                   size_t n_rows, float scale);
+void lsi_cpu_rmsnorm(struct lsi_exec *ex, float *y, const float *x, const float *gain, size_t n_rows,
+                     size_t n_cols, size_t ld, float eps);
+void lsi_cpu_rmsnorm_add(struct lsi_exec *ex, float *y, const float *x, const float *gain, size_t n_rows,
+                         size_t n_cols, float eps);
+void lsi_cpu_rope(struct lsi_exec *ex, float *x, size_t n_rows, size_t n_heads, size_t D, size_t ld,
+                  const struct lsi_rope *rope, int64_t pos0);
+void lsi_cpu_glu(struct lsi_exec *ex, float *gate, const float *up, size_t n_rows, size_t n_cols, size_t ld,
+                 enum lsi_act act);
+void lsi_cpu_nll(struct lsi_exec *ex, float *nll, const float *logits, const int32_t *target, size_t n_rows,
+                 size_t V, size_t ld);
+
+/* cpu_linear.c */
+void lsi_cpu_linear(struct lsi_exec *ex, const struct lsi_linear *out, size_t n_out, const float *x,
+                    size_t n_rows, size_t ldx);
+size_t lsi_cpu_linear_scratch(const struct lsi_exec *ex, size_t n_rows, size_t n_in, size_t n_out);
+
+/* cpu_attention.c (lsi_kv_page_bytes of ops.h too: the layout is the same for every backend) */
+void lsi_cpu_kv_store(struct lsi_exec *ex, const struct lsi_kv_view *kv, size_t slot0, const float *k,
+                      size_t ldk, const float *v, size_t ldv, size_t n_rows);
+void lsi_cpu_attention(struct lsi_exec *ex, const struct lsi_attention *a);
+size_t lsi_cpu_attention_scratch(const struct lsi_exec *ex, size_t T, size_t H, size_t G, size_t D);
+
+#endif
