@@ -1,5 +1,51 @@
-/* Kernels of attention. */
+/*
+ * Attention over one page: contracts.
+ *
+ * A row of queries carries a running state (m, l, acc): the greatest score so far,
+ * the sum of weights 2^(score - m), and the weighted sum of values. A call lets a
+ * number of rows see one page of one kv head. Scores are in units of log 2: the
+ * caller multiplies the queries by scale * log2(e).
+ *
+ * A row's result depends on that row alone, bit for bit: not on n_rows, nor on its
+ * place among them; and slots it does not see change nothing.
+ */
 #ifndef LSK_ATTENTION_H
 #define LSK_ATTENTION_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "kernels/kv_layout.h"
+
+/* attn_bf16_round: q and acc have room for n_rows rounded up to this; the rows in excess are finite
+ * numbers, and meaningless ones after the call. */
+#define LSK_ATTN_ROW_PAD 32
+
+struct lsk_attn {
+    const void *head;        /* keys and values of one head: kv_layout.h; 64-byte aligned */
+    const void *next;        /* what will be asked for next, a hint; may be any address or NULL */
+    size_t D;                /* even */
+    size_t n_rows;           /* > 0 */
+    const float *q;          /* [n_rows][D] */
+    const uint16_t *lo, *hi; /* [n_rows]: a row sees slots lo <= s < hi of the page; lo >= hi: nothing */
+    float *m;                /* [n_rows], -inf at first */
+    float *l;                /* [n_rows], 0 at first */
+    float *acc;              /* [n_rows][D], 0 at first */
+};
+
+/**
+ * attn_f32, attn_bf16, attn_q8     products in fp32 of the stored values with fp32 queries and weights;
+ * attn_bf16_round                  queries and weights may be rounded to bf16, sums in fp32;
+ * attn_q8_round                    queries and weights may be rounded to 16 bits of the greatest of the row.
+ *
+ * Accuracy: 1e-5 relative to the largest |value| for the first kind, 2^-7 for bf16_round, 2^-11 for q8_round.
+ */
+typedef void lsk_attn_fn(const struct lsk_attn *a);
+
+/** Store the key and the value of one head, k[D] and v[D], in slot `slot` of a page. */
+typedef void lsk_kv_store_fn(void *head, size_t D, size_t slot, const float *k, const float *v);
+
+/** The head of a bf16 page from that of a q8 page (values rounded to nearest even). D a multiple of 16. */
+typedef void lsk_kv_q8_to_bf16_fn(void *bf16_head, const void *q8_head, size_t D);
 
 #endif

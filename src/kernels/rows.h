@@ -1,5 +1,34 @@
-/* Kernels over rows of activations. */
+/* Row operations: contracts. Each works on one row of n elements. */
 #ifndef LSK_ROWS_H
 #define LSK_ROWS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+/** y[i] = x[i] * gain[i] / sqrt(mean(x^2) + eps). y may equal x. Accuracy: 4e-6 relative to ref. */
+typedef void lsk_rmsnorm_fn(float *y, const float *x, const float *gain, size_t n, float eps);
+
+/** y[i] += x[i] * gain[i] / sqrt(mean(x^2) + eps). y and x do not overlap. */
+typedef void lsk_rmsnorm_add_fn(float *y, const float *x, const float *gain, size_t n, float eps);
+
+/**
+ * gate[i] = act(gate[i]) * up[i]. glu_silu: x / (1 + exp(-x)); glu_gelu: the tanh form
+ * x/2 (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))). Accuracy: 4e-6 relative.
+ */
+typedef void lsk_glu_fn(float *gate, const float *up, size_t n);
+
+/** cosine[i], sine[i] of angle pos * inv_freq[i] (formed in double), times mscale. |angle| up to 2^31. */
+typedef void lsk_rope_angles_fn(float *cosine, float *sine, const double *inv_freq, size_t n, double pos,
+                                double mscale);
+
+/**
+ * Rotate the vector x of 2 * n elements in place by n angles. Pairs are (x[i], x[i + n]), or with
+ * interleaved (x[2i], x[2i + 1]); results always go to (x[i], x[i + n]). n <= LSK_ROPE_MAX.
+ */
+#define LSK_ROPE_MAX 1024
+typedef void lsk_rope_fn(float *x, const float *cosine, const float *sine, size_t n, bool interleaved);
+
+/** log(sum_i exp(x[i])), sums in double; n > 0. -inf entries count nothing; NaN or +inf give that. */
+typedef double lsk_logsumexp_fn(const float *x, size_t n);
 
 #endif

@@ -1,0 +1,397 @@
+/*
+ * Attention on the CPU. A kv head is read by the H/G query heads of its group, so the rows
+ * of one kernel call are (token, head of the group) pairs: row t * (H/G) + j. Kernels
+ * (kernels/attention.h) let such rows see one page; this file decides which rows, which
+ * pages, and who does it.
+ *
+ * Few tokens (decoding): the slots are cut at fixed places, multiples of a chunk,
+ *
+ *     slots      | chunk 0 | chunk 1 | chunk 2 | ...
+ *     kv head 0    task      task      task          each leaves a state (m, l, acc)
+ *     kv head 1    task      task      task          per row in scratch
+ *
+ * and the states of a row are merged in ascending order:
+ *
+ *     M = max m_c;  l = sum 2^(m_c - M) l_c;  acc = sum 2^(m_c - M) acc_c;  out = acc / l.
+ *
+ * Many tokens (prompts): a task is a kv head and a tile of tokens, and goes through all
+ * pages that its rows see, in ascending order.
+ *
+ * Tasks are a function of the problem alone, so that results are equal for every number of
+ * threads.
+ */
+#include "backend/cpu.h"
+
+#include <math.h>
+#include <string.h>
+
+#define FEW_TOKENS     8     /* up to this many tokens slots are split between tasks */
+#define MAX_CHUNKS     64    /* and into no more pieces than this */
+#define TILE_ELEMENTS  32768 /* rows x D of a tile: its queries and sums stay in the second-level cache */
+#define TILE_ROWS      256
+#define ALONE_ELEMENTS 65536 /* key elements that one thread goes through faster than two wake up */
+
+_Static_assert(LSK_PAGE == LSI_KV_PAGE, "kernels and caches agree on the page");
+
+static size_t head_bytes(enum lsi_kv_format format, size_t D)
+{
+    switch (format) {
+    case LSI_KV_BF16:
+        return lsk_kv_bf16_head_bytes(D);
+    case LSI_KV_F32:
+        return lsk_kv_f32_head_bytes(D);
+    case LSI_KV_Q8:
+        return lsk_kv_q8_head_bytes(D);
+    }
+    return 0;
+}
+
+size_t lsi_kv_page_bytes(enum lsi_kv_format format, size_t G, size_t D)
+{
+    return G * head_bytes(format, D);
+}
+
+/* ---- storing ------------------------------------------------------------------------ */
+
+struct store {
+    const struct lsi_kv_view *kv;
+    lsk_kv_store_fn *store;
+    const float *k, *v;
+    size_t ldk, ldv;
+    size_t slot0, n_rows;
+};
+
+/* The rows of one page: tasks never share a cache line. */
+static void store_task(void *ctx, size_t task, int thread)
+{
+    const struct store *s = ctx;
+    const size_t page = s->slot0 / LSI_KV_PAGE + task;
+    const size_t begin = lsi_max_size(s->slot0, page * LSI_KV_PAGE);
+    const size_t end = lsi_min_size(s->slot0 + s->n_rows, (page + 1) * LSI_KV_PAGE);
+    const size_t D = s->kv->D, stride = head_bytes(s->kv->format, D);
+
+    (void)thread;
+    for (size_t slot = begin; slot < end; slot++) {
+        const size_t t = slot - s->slot0;
+        unsigned char *head = s->kv->pages[page];
+        for (size_t g = 0; g < s->kv->G; g++, head += stride)
+            s->store(head, D, slot % LSI_KV_PAGE, s->k + t * s->ldk + g * D, s->v + t * s->ldv + g * D);
+    }
+}
+
+void lsi_cpu_kv_store(struct lsi_exec *ex, const struct lsi_kv_view *kv, size_t slot0, const float *k,
+                      size_t ldk, const float *v, size_t ldv, size_t n_rows)
+{
+    const struct lsk_table *kernels = lsi_cpu_kernels(ex);
+    struct store s = { .kv = kv, .k = k, .v = v, .ldk = ldk, .ldv = ldv, .slot0 = slot0, .n_rows = n_rows };
+
+    if (n_rows == 0)
+        return;
+    s.store = kv->format == LSI_KV_BF16  ? kernels->kv_store_bf16
+              : kv->format == LSI_KV_F32 ? kernels->kv_store_f32
+                                         : kernels->kv_store_q8;
+    lsi_parallel(n_rows <= FEW_TOKENS ? 1 : ex->n_threads,
+                 (slot0 + n_rows - 1) / LSI_KV_PAGE - slot0 / LSI_KV_PAGE + 1, store_task, &s);
+}
+
+/* ---- what both ways share --------------------------------------------------------------- */
+
+/* Rows of one tile on their way through the pages; arrays live in scratch. */
+struct tile {
+    float *q, *m, *l, *acc;
+    uint16_t *lo, *hi;
+    void *page; /* a head of a page in bf16, for kernels that do not read the stored format */
+};
+
+struct call {
+    const struct lsi_attention *a;
+    lsk_attn_fn *attn;
+    lsk_kv_q8_to_bf16_fn *convert; /* NULL: the kernel reads pages as they are stored */
+    size_t group;                  /* query heads per kv head */
+    size_t head_bytes;
+    /* few tokens */
+    size_t chunk, chunk0; /* slots per chunk; number of the first chunk */
+    float *q, *m, *l, *acc;
+    /* many tokens */
+    size_t tile_tokens, n_tiles;
+    struct tile *tiles; /* [n_threads] */
+};
+
+/* First slot that the token sees. */
+static size_t seen_from(const struct lsi_attention *a, size_t t)
+{
+    const size_t end = a->slot0 + t + 1;
+    return a->window > 0 && end > a->window ? lsi_max_size(a->s0, end - a->window) : a->s0;
+}
+
+/* Position of a slot in a page, 0 or LSI_KV_PAGE for slots before or after it. */
+static uint16_t within(size_t slot, size_t page_slot)
+{
+    return slot <= page_slot ? 0 : (uint16_t)lsi_min_size(slot - page_slot, LSI_KV_PAGE);
+}
+
+/* q[t][j] = queries of the group's heads, in the kernels' units. */
+static void pack_queries(const struct call *c, float *q, size_t g, size_t t0, size_t n_tokens)
+{
+    const struct lsi_attention *a = c->a;
+    const float scale = (float)((double)a->scale * 1.4426950408889634);
+    const size_t n = c->group * a->kv.D;
+
+    for (size_t t = 0; t < n_tokens; t++) {
+        const float *from = a->q + (t0 + t) * a->ldq + g * n;
+        for (size_t i = 0; i < n; i++)
+            q[t * n + i] = from[i] * scale;
+    }
+}
+
+/* Let the tokens t0 .. t0 + n_tokens - 1 see slots first .. end - 1 of kv head g. */
+static void see_slots(const struct call *c, const struct tile *tile, size_t g, size_t t0, size_t n_tokens,
+                      size_t first, size_t end)
+{
+    const struct lsi_attention *a = c->a;
+    struct lsk_attn k = { .D = a->kv.D, .n_rows = n_tokens * c->group, .q = tile->q, .m = tile->m };
+
+    k.l = tile->l;
+    k.acc = tile->acc;
+    k.lo = tile->lo;
+    k.hi = tile->hi;
+    for (size_t page = first / LSI_KV_PAGE; page * LSI_KV_PAGE < end; page++) {
+        const size_t slot = page * LSI_KV_PAGE;
+        const bool more = slot + LSI_KV_PAGE < end;
+        for (size_t r = 0; r < k.n_rows; r++) {
+            const size_t t = t0 + r / c->group;
+            tile->lo[r] = within(seen_from(a, t), slot);
+            tile->hi[r] = within(lsi_min_size(end, a->slot0 + t + 1), slot);
+        }
+        k.head = (const unsigned char *)a->kv.pages[page] + g * c->head_bytes;
+        k.next = more ? (const unsigned char *)a->kv.pages[page + 1] + g * c->head_bytes : NULL;
+        if (c->convert) {
+            c->convert(tile->page, k.head, a->kv.D);
+            k.head = tile->page;
+        }
+        c->attn(&k);
+    }
+}
+
+/* out = acc / l, lse = ln(2) (m + log2 l). */
+static void finish_row(const struct lsi_attention *a, size_t t, size_t h, float m, float l, const float *acc)
+{
+    const size_t D = a->kv.D;
+    const float inv = l > 0.0f ? 1.0f / l : 0.0f;
+    float *out = a->out + t * a->ldo + h * D;
+
+    for (size_t d = 0; d < D; d++)
+        out[d] = acc[d] * inv;
+    if (a->lse)
+        a->lse[t * a->H + h] =
+            l > 0.0f ? (float)(0.69314718055994531 * ((double)m + log2((double)l))) : -INFINITY;
+}
+
+static void reset_rows(float *m, float *l, float *acc, size_t n_rows, size_t D)
+{
+    for (size_t r = 0; r < n_rows; r++)
+        m[r] = -INFINITY;
+    memset(l, 0, n_rows * sizeof *l);
+    memset(acc, 0, n_rows * D * sizeof *acc);
+}
+
+/* ---- few tokens -------------------------------------------------------------------------- */
+
+static void layout_few(struct lsi_arena *s, struct call *c, int n_threads, size_t T, size_t H, size_t D)
+{
+    const size_t states = (size_t)MAX_CHUNKS * T * H;
+
+    c->q = lsi_arena_take(s, T * H * D, sizeof(float));
+    c->m = lsi_arena_take(s, states, sizeof(float));
+    c->l = lsi_arena_take(s, states, sizeof(float));
+    c->acc = lsi_arena_take(s, states * D, sizeof(float));
+    c->tiles = lsi_arena_take(s, (size_t)n_threads, sizeof *c->tiles);
+    for (int i = 0; i < n_threads; i++) {
+        const struct tile tile = {
+            .lo = lsi_arena_take(s, T * H, sizeof(uint16_t)),
+            .hi = lsi_arena_take(s, T * H, sizeof(uint16_t)),
+        };
+        if (c->tiles)
+            c->tiles[i] = tile;
+    }
+}
+
+/* States of chunk number i (from 0), kv head g: row i * G * R + g * R of the arrays, R rows. */
+static void chunk_task(void *ctx, size_t task, int thread)
+{
+    const struct call *c = ctx;
+    const struct lsi_attention *a = c->a;
+    const size_t D = a->kv.D, R = a->T * c->group, g = task % a->kv.G, i = task / a->kv.G;
+    const size_t begin = (c->chunk0 + i) * c->chunk;
+    struct tile tile = c->tiles[thread];
+
+    tile.q = c->q + g * R * D;
+    tile.m = c->m + task * R;
+    tile.l = c->l + task * R;
+    tile.acc = c->acc + task * R * D;
+    reset_rows(tile.m, tile.l, tile.acc, R, D);
+    see_slots(c, &tile, g, 0, a->T, lsi_max_size(begin, seen_from(a, 0)),
+              lsi_min_size(begin + c->chunk, a->slot0 + a->T));
+}
+
+/* Merge the states of row r of kv head g into those of the first chunk. */
+static void merge_row(const struct call *c, size_t n_chunks, size_t g, size_t r)
+{
+    const struct lsi_attention *a = c->a;
+    const size_t D = a->kv.D, R = a->T * c->group, step = a->kv.G * R, first = g * R + r;
+    float *acc = c->acc + first * D;
+    float m = -INFINITY, l = 0.0f;
+
+    for (size_t i = 0; i < n_chunks; i++)
+        m = fmaxf(m, c->m[first + i * step]);
+    for (size_t i = 0; i < n_chunks && m > -INFINITY; i++) {
+        const float w = exp2f(c->m[first + i * step] - m);
+        const float *part = acc + i * step * D;
+        l += w * c->l[first + i * step];
+        for (size_t d = 0; d < D; d++)
+            acc[d] = (i > 0 ? acc[d] : 0.0f) + w * part[d];
+    }
+    finish_row(a, r / c->group, g * c->group + r % c->group, m, l, acc);
+}
+
+static void attend_few(struct lsi_exec *ex, struct call *c)
+{
+    const struct lsi_attention *a = c->a;
+    const size_t R = a->T * c->group, G = a->kv.G;
+    const size_t begin = seen_from(a, 0), end = lsi_max_size(a->slot0 + a->T, begin + 1);
+
+    layout_few(&ex->scratch, c, ex->n_threads, a->T, a->H, a->kv.D);
+    LSI_ASSERT(!ex->scratch.failed);
+    /* A power of two, so that a growing cache is nearly always cut in the same places. */
+    c->chunk = LSI_KV_PAGE;
+    while ((end - 1) / c->chunk - begin / c->chunk >= MAX_CHUNKS)
+        c->chunk *= 2;
+    c->chunk0 = begin / c->chunk;
+    const size_t n_chunks = (end - 1) / c->chunk - c->chunk0 + 1;
+
+    for (size_t g = 0; g < G; g++)
+        pack_queries(c, c->q + g * R * a->kv.D, g, 0, a->T);
+    lsi_parallel((end - begin) * G * a->kv.D <= ALONE_ELEMENTS ? 1 : ex->n_threads, n_chunks * G, chunk_task,
+                 c);
+    for (size_t g = 0; g < G; g++)
+        for (size_t r = 0; r < R; r++)
+            merge_row(c, n_chunks, g, r);
+}
+
+/* ---- many tokens --------------------------------------------------------------------------- */
+
+/* Tokens per tile: equal tiles of at most so many rows. */
+static size_t tile_tokens(size_t T, size_t group, size_t D)
+{
+    const size_t rows = lsi_min_size(TILE_ROWS, lsi_max_size(LSK_ATTN_ROW_PAD, TILE_ELEMENTS / D));
+    const size_t most = lsi_max_size(1, rows / group);
+    return lsi_div_up(T, lsi_div_up(T, most));
+}
+
+static void layout_many(struct lsi_arena *s, struct call *c, int n_threads, size_t tokens, size_t group,
+                        size_t D)
+{
+    const size_t rows = lsi_round_up(tokens * group, LSK_ATTN_ROW_PAD);
+
+    c->tiles = lsi_arena_take(s, (size_t)n_threads, sizeof *c->tiles);
+    for (int i = 0; i < n_threads; i++) {
+        const struct tile tile = {
+            .q = lsi_arena_take(s, rows * D, sizeof(float)),
+            .acc = lsi_arena_take(s, rows * D, sizeof(float)),
+            .m = lsi_arena_take(s, rows, sizeof(float)),
+            .l = lsi_arena_take(s, rows, sizeof(float)),
+            .lo = lsi_arena_take(s, rows, sizeof(uint16_t)),
+            .hi = lsi_arena_take(s, rows, sizeof(uint16_t)),
+            .page = lsi_arena_take(s, 1, lsk_kv_bf16_head_bytes(D)),
+        };
+        if (c->tiles)
+            c->tiles[i] = tile;
+    }
+}
+
+static void tile_task(void *ctx, size_t task, int thread)
+{
+    const struct call *c = ctx;
+    const struct lsi_attention *a = c->a;
+    const struct tile *tile = &c->tiles[thread];
+    /* Last tiles see most: they go first, so that threads end together. */
+    const size_t D = a->kv.D, g = task % a->kv.G, t0 = (c->n_tiles - 1 - task / a->kv.G) * c->tile_tokens;
+    const size_t n_tokens = lsi_min_size(c->tile_tokens, a->T - t0), n_rows = n_tokens * c->group;
+    const size_t padded = lsi_round_up(n_rows, LSK_ATTN_ROW_PAD);
+
+    pack_queries(c, tile->q, g, t0, n_tokens);
+    memset(tile->q + n_rows * D, 0, (padded - n_rows) * D * sizeof(float));
+    reset_rows(tile->m, tile->l, tile->acc, padded, D);
+    see_slots(c, tile, g, t0, n_tokens, seen_from(a, t0), a->slot0 + t0 + n_tokens);
+    for (size_t r = 0; r < n_rows; r++)
+        finish_row(a, t0 + r / c->group, g * c->group + r % c->group, tile->m[r], tile->l[r],
+                   tile->acc + r * D);
+}
+
+static void attend_many(struct lsi_exec *ex, struct call *c)
+{
+    const struct lsi_attention *a = c->a;
+
+    c->tile_tokens = tile_tokens(a->T, c->group, a->kv.D);
+    c->n_tiles = lsi_div_up(a->T, c->tile_tokens);
+    layout_many(&ex->scratch, c, ex->n_threads, c->tile_tokens, c->group, a->kv.D);
+    LSI_ASSERT(!ex->scratch.failed);
+    lsi_parallel(ex->n_threads, c->n_tiles * a->kv.G, tile_task, c);
+}
+
+/* ---- the operation ---------------------------------------------------------------------------- */
+
+/* Few rows wait for memory, not for arithmetic: bf16 pages get exact products there for nothing. */
+static void choose_kernel(const struct lsi_exec *ex, struct call *c)
+{
+    const struct lsk_table *kernels = lsi_cpu_kernels(ex);
+    const bool round = ex->compute != LSI_COMPUTE_FP32, many = c->a->T > FEW_TOKENS;
+
+    switch (c->a->kv.format) {
+    case LSI_KV_F32:
+        c->attn = kernels->attn_f32;
+        break;
+    case LSI_KV_BF16:
+        c->attn = round && many ? kernels->attn_bf16_round : kernels->attn_bf16;
+        break;
+    case LSI_KV_Q8:
+        if (round && many && c->a->kv.D % LSK_TILE == 0) {
+            c->convert = kernels->kv_q8_to_bf16;
+            c->attn = kernels->attn_bf16_round;
+        } else {
+            c->attn = round ? kernels->attn_q8_round : kernels->attn_q8;
+        }
+        break;
+    }
+}
+
+void lsi_cpu_attention(struct lsi_exec *ex, const struct lsi_attention *a)
+{
+    struct call c = { .a = a };
+
+    LSI_ASSERT(a->kv.G > 0 && a->H % a->kv.G == 0 && a->kv.D % 2 == 0);
+    if (a->T == 0)
+        return;
+    ex->scratch.used = 0;
+    c.group = a->H / a->kv.G;
+    c.head_bytes = head_bytes(a->kv.format, a->kv.D);
+    choose_kernel(ex, &c);
+    if (a->T <= FEW_TOKENS)
+        attend_few(ex, &c);
+    else
+        attend_many(ex, &c);
+}
+
+size_t lsi_cpu_attention_scratch(const struct lsi_exec *ex, size_t T, size_t H, size_t G, size_t D)
+{
+    struct lsi_arena few = { 0 }, many = { 0 };
+    struct call c = { 0 };
+
+    layout_few(&few, &c, ex->n_threads, lsi_min_size(T, FEW_TOKENS), H, D);
+    if (T > FEW_TOKENS) {
+        /* Fewer tokens may make larger tiles, but never more than the limit. */
+        const size_t rows = lsi_min_size(TILE_ROWS, lsi_max_size(LSK_ATTN_ROW_PAD, TILE_ELEMENTS / D));
+        layout_many(&many, &c, ex->n_threads, lsi_min_size(T, lsi_max_size(1, rows / (H / G))), H / G, D);
+    }
+    return lsi_max_size(few.used, many.used);
+}

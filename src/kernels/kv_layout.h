@@ -1,0 +1,109 @@
+/*
+ * How a page of a cache lies in memory. A page holds LSK_PAGE consecutive slots of
+ * one layer, one kv head after the other:
+ *
+ *     page   [ head 0: K part | V part | scales ][ head 1: ... ] ...
+ *
+ * Keys are grouped in tiles of LSK_TILE = 16 slots, lane by lane, so that one
+ * vector holds the same dimensions of 16 keys: scores need no horizontal sums.
+ * Values are grouped by 1, 2 or 4 slots, so that one vector holds the same slots
+ * of 16 dimensions. The groups fill 32 bits, which makes the parts operands of the
+ * pairwise (bf16) and fourfold (int8) products and of matrix tiles as they are.
+ *
+ *     bf16   K  [page/16][D/2][16 keys][2 dims]
+ *
+ *                   key 0    key 1         key 15
+ *               +--------+--------+-- --+--------+
+ *               | d0  d1 | d0  d1 | ... | d0  d1 |   64 bytes
+ *               +--------+--------+-- --+--------+
+ *               | d2  d3 | d2  d3 | ... | d2  d3 |
+ *
+ *            V  [page/2][D][2 slots]
+ *
+ *                  dim 0    dim 1         dim D-1
+ *               +--------+--------+-- --+--------+
+ *               | s0  s1 | s0  s1 | ... | s0  s1 |   4 D bytes
+ *               +--------+--------+-- --+--------+
+ *               | s2  s3 | s2  s3 | ... | s2  s3 |
+ *
+ *     f32    K  [page/16][D][16 keys]            V  [page][D]
+ *
+ *     q8     K  [page/16][Dq/4][16 keys][4 dims] unsigned, value = (byte - 128) * scale
+ *            V  [page/4][Dq][4 slots]            signed, value = byte * scale
+ *            then the scales of the keys and of the values, fp32 [page] each;
+ *            Dq = D rounded up to 4
+ *
+ * A page of zero bytes is a page of finite numbers in every format.
+ */
+#ifndef LSK_KV_LAYOUT_H
+#define LSK_KV_LAYOUT_H
+
+#include <stddef.h>
+
+#define LSK_PAGE 256
+#define LSK_TILE 16
+
+/* ---- bf16: offsets in elements from the start of the head ---------------------- */
+
+static inline size_t lsk_kv_bf16_k(size_t D, size_t slot, size_t d)
+{
+    return slot / LSK_TILE * LSK_TILE * D + d / 2 * (2 * LSK_TILE) + slot % LSK_TILE * 2 + d % 2;
+}
+
+static inline size_t lsk_kv_bf16_v(size_t D, size_t slot, size_t d)
+{
+    return LSK_PAGE * D + slot / 2 * 2 * D + 2 * d + slot % 2;
+}
+
+static inline size_t lsk_kv_bf16_head_bytes(size_t D)
+{
+    return (size_t)LSK_PAGE * D * 2 * 2;
+}
+
+/* ---- f32: offsets in elements --------------------------------------------------- */
+
+static inline size_t lsk_kv_f32_k(size_t D, size_t slot, size_t d)
+{
+    return slot / LSK_TILE * LSK_TILE * D + d * LSK_TILE + slot % LSK_TILE;
+}
+
+static inline size_t lsk_kv_f32_v(size_t D, size_t slot, size_t d)
+{
+    return LSK_PAGE * D + slot * D + d;
+}
+
+static inline size_t lsk_kv_f32_head_bytes(size_t D)
+{
+    return (size_t)LSK_PAGE * D * 2 * 4;
+}
+
+/* ---- q8: offsets in bytes ------------------------------------------------------- */
+
+static inline size_t lsk_kv_q8_dims(size_t D)
+{
+    return (D + 3) / 4 * 4;
+}
+
+static inline size_t lsk_kv_q8_k(size_t D, size_t slot, size_t d)
+{
+    return slot / LSK_TILE * LSK_TILE * lsk_kv_q8_dims(D) + d / 4 * (4 * LSK_TILE) + slot % LSK_TILE * 4 +
+           d % 4;
+}
+
+static inline size_t lsk_kv_q8_v(size_t D, size_t slot, size_t d)
+{
+    return LSK_PAGE * lsk_kv_q8_dims(D) + slot / 4 * 4 * lsk_kv_q8_dims(D) + 4 * d + slot % 4;
+}
+
+/* Scales of the keys; those of the values follow, LSK_PAGE floats later. */
+static inline size_t lsk_kv_q8_scales(size_t D)
+{
+    return (size_t)LSK_PAGE * lsk_kv_q8_dims(D) * 2;
+}
+
+static inline size_t lsk_kv_q8_head_bytes(size_t D)
+{
+    return lsk_kv_q8_scales(D) + 2 * LSK_PAGE * sizeof(float);
+}
+
+#endif

@@ -1,0 +1,75 @@
+/* Writing one slot of a page, and pages from one format to another. Offsets: kv_layout.h. */
+#include "kernels/impl.h"
+
+#include <float.h>
+#include <math.h>
+
+void lsk_kv_store_f32_ref(void *head, size_t D, size_t slot, const float *k, const float *v)
+{
+    float *p = head;
+
+    for (size_t d = 0; d < D; d++) {
+        p[lsk_kv_f32_k(D, slot, d)] = k[d];
+        p[lsk_kv_f32_v(D, slot, d)] = v[d];
+    }
+}
+
+void lsk_kv_store_bf16_ref(void *head, size_t D, size_t slot, const float *k, const float *v)
+{
+    lsi_bf16 *p = head;
+
+    for (size_t d = 0; d < D; d++) {
+        p[lsk_kv_bf16_k(D, slot, d)] = lsi_bf16_from_f32(k[d]);
+        p[lsk_kv_bf16_v(D, slot, d)] = lsi_bf16_from_f32(v[d]);
+    }
+}
+
+/* The scale that brings the largest magnitude to 127; 0 (and *inv 0) when it is not a normal number. */
+static float q8_scale(const float *x, size_t n, float *inv)
+{
+    float amax = 0.0f;
+
+    for (size_t i = 0; i < n; i++) {
+        const float a = fabsf(x[i]);
+        amax = a > amax ? a : amax;
+    }
+    const float scale = amax / 127.0f;
+    const bool usable = scale >= FLT_MIN && scale <= FLT_MAX;
+    *inv = usable ? 1.0f / scale : 0.0f;
+    return usable ? scale : 0.0f;
+}
+
+static int q8_round(float x, float inv)
+{
+    const float y = x * inv;
+    return y >= 127.0f ? 127 : y >= -127.0f ? (int)lrintf(y) : -127; /* a NaN ends as -127 */
+}
+
+void lsk_kv_store_q8_ref(void *head, size_t D, size_t slot, const float *k, const float *v)
+{
+    uint8_t *p = head;
+    float *scales = (float *)(void *)(p + lsk_kv_q8_scales(D));
+    float k_inv, v_inv;
+
+    scales[slot] = q8_scale(k, D, &k_inv);
+    scales[LSK_PAGE + slot] = q8_scale(v, D, &v_inv);
+    for (size_t d = 0; d < D; d++) {
+        p[lsk_kv_q8_k(D, slot, d)] = (uint8_t)(128 + q8_round(k[d], k_inv));
+        p[lsk_kv_q8_v(D, slot, d)] = (uint8_t)q8_round(v[d], v_inv);
+    }
+}
+
+void lsk_kv_q8_to_bf16_ref(void *bf16_head, const void *q8_head, size_t D)
+{
+    const uint8_t *p = q8_head;
+    const float *scales = (const float *)(const void *)(p + lsk_kv_q8_scales(D));
+    lsi_bf16 *out = bf16_head;
+
+    for (size_t s = 0; s < LSK_PAGE; s++)
+        for (size_t d = 0; d < D; d++) {
+            const float k = (float)(p[lsk_kv_q8_k(D, s, d)] - 128) * scales[s];
+            const float v = (float)(int8_t)p[lsk_kv_q8_v(D, s, d)] * scales[LSK_PAGE + s];
+            out[lsk_kv_bf16_k(D, s, d)] = lsi_bf16_from_f32(k);
+            out[lsk_kv_bf16_v(D, s, d)] = lsi_bf16_from_f32(v);
+        }
+}

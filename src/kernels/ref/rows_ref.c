@@ -1,0 +1,94 @@
+/* Row operations by their formulas, in double. */
+#include "kernels/impl.h"
+
+#include <math.h>
+
+static double inverse_rms(const float *x, size_t n, float eps)
+{
+    double sum = 0.0;
+
+    for (size_t i = 0; i < n; i++)
+        sum += (double)x[i] * (double)x[i];
+    return 1.0 / sqrt(sum / (double)n + (double)eps);
+}
+
+void lsk_rmsnorm_ref(float *y, const float *x, const float *gain, size_t n, float eps)
+{
+    const double inv = inverse_rms(x, n, eps);
+
+    for (size_t i = 0; i < n; i++)
+        y[i] = (float)((double)x[i] * inv * (double)gain[i]);
+}
+
+void lsk_rmsnorm_add_ref(float *y, const float *x, const float *gain, size_t n, float eps)
+{
+    const double inv = inverse_rms(x, n, eps);
+
+    for (size_t i = 0; i < n; i++)
+        y[i] = (float)((double)y[i] + (double)x[i] * inv * (double)gain[i]);
+}
+
+void lsk_glu_silu_ref(float *gate, const float *up, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        const double x = (double)gate[i];
+        gate[i] = (float)(x / (1.0 + exp(-x)) * (double)up[i]);
+    }
+}
+
+void lsk_glu_gelu_ref(float *gate, const float *up, size_t n)
+{
+    const double root = 0.79788456080286535588; /* sqrt(2 / pi) */
+
+    for (size_t i = 0; i < n; i++) {
+        const double x = (double)gate[i];
+        /* (1 + tanh u) / 2 = 1 / (1 + exp(-2u)), without the cancellation near -1. */
+        const double u = root * (x + 0.044715 * x * x * x);
+        gate[i] = (float)(x / (1.0 + exp(-2.0 * u)) * (double)up[i]);
+    }
+}
+
+void lsk_rope_angles_ref(float *cosine, float *sine, const double *inv_freq, size_t n, double pos,
+                         double mscale)
+{
+    for (size_t i = 0; i < n; i++) {
+        const double angle = pos * inv_freq[i];
+        cosine[i] = (float)(cos(angle) * mscale);
+        sine[i] = (float)(sin(angle) * mscale);
+    }
+}
+
+void lsk_rope_ref(float *x, const float *cosine, const float *sine, size_t n, bool interleaved)
+{
+    if (interleaved) {
+        float odd[LSK_ROPE_MAX];
+        for (size_t i = 0; i < n; i++)
+            odd[i] = x[2 * i + 1];
+        for (size_t i = 0; i < n; i++)
+            x[i] = x[2 * i];
+        for (size_t i = 0; i < n; i++)
+            x[i + n] = odd[i];
+    }
+    for (size_t i = 0; i < n; i++) {
+        const double a = (double)x[i], b = (double)x[i + n], c = (double)cosine[i], s = (double)sine[i];
+        x[i] = (float)(a * c - b * s);
+        x[i + n] = (float)(b * c + a * s);
+    }
+}
+
+double lsk_logsumexp_ref(const float *x, size_t n)
+{
+    float max = -INFINITY;
+    double sum = 0.0;
+
+    for (size_t i = 0; i < n; i++) {
+        if (isnan(x[i]))
+            return (double)x[i];
+        max = x[i] > max ? x[i] : max;
+    }
+    if (isinf(max))
+        return (double)max;
+    for (size_t i = 0; i < n; i++)
+        sum += exp((double)x[i] - (double)max);
+    return (double)max + log(sum);
+}
