@@ -103,7 +103,7 @@ LS_API ls_status ls_context_append_nll(ls_context *ctx, const int32_t *tokens, s
 LS_API ls_status ls_context_rewind(ls_context *ctx, size_t n_tokens, ls_error *err);
 
 /**
- * For benchmarks: make the cache hold n_tokens by repeating what it holds (at least one token),
+ * For benchmarks: make the cache hold n_tokens by repeating what it holds (at least 256 tokens),
  * so that speed at a depth can be measured without reading a text of that length.
  */
 LS_API ls_status ls_context_tile(ls_context *ctx, size_t n_tokens, ls_error *err);

@@ -140,3 +140,17 @@ size_t lsi_peak_rss_bytes(void)
         return 0;
     return (size_t)u.ru_maxrss * 1024;
 }
+
+size_t lsi_memory_available(void)
+{
+    FILE *f = fopen("/proc/meminfo", "r");
+    if (!f)
+        return 0;
+    char line[128];
+    unsigned long long kib = 0;
+    while (fgets(line, sizeof line, f))
+        if (sscanf(line, "MemAvailable: %llu kB", &kib) == 1)
+            break;
+    fclose(f);
+    return (size_t)kib * 1024;
+}
