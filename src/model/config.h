@@ -92,12 +92,21 @@ ls_status lsi_config_add_generation(struct lsi_config *c, const void *data, size
 ls_status lsi_config_from_gguf(struct lsi_config *c, const struct lsi_gguf *g, const char *name,
                                const ls_alloc *alloc, ls_error *err);
 
-/** Checks that both readers end with: limits, divisibility, scalings. */
+/** The limits on sizes, to be passed before anything is allocated by them. */
+ls_status lsi_config_check_sizes(const struct lsi_config *c, const char *name, ls_error *err);
+/** What both readers end with: sizes, scalings, windows. */
 ls_status lsi_config_check(const struct lsi_config *c, const char *name, ls_error *err);
 
 /** inv_freq[D/2] of a setting; divisors may be NULL. Returns the multiplier of cos and sin. */
 double lsi_rope_frequencies(const struct lsi_rope_config *r, const double *divisors, size_t D,
                             double *inv_freq);
+
+/** YaRN's multiplier of cos and sin when none is given. */
+double lsi_yarn_attention_factor(double factor);
+/** Add a stop id unless it is there already, out of range, or one too many. */
+void lsi_config_add_eos(struct lsi_config *c, int64_t id);
+/** Fill the sliding flags from a window and the family's pattern (pattern 0: all layers slide). */
+void lsi_config_set_pattern(struct lsi_config *c, size_t pattern);
 
 void lsi_config_fini(struct lsi_config *c);
 

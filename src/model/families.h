@@ -78,10 +78,12 @@ struct lsi_family {
     const struct lsi_role_name *names; /* [LSI_N_ROLES] */
 };
 
-/** By config.json's model_type, else by architectures[0]; NULL when unknown. Either may be NULL. */
+/** By config.json's model_type or, without one, by architectures[0]; NULL when unknown. */
 const struct lsi_family *lsi_family_from_hf(const char *model_type, const char *architecture);
 /** By general.architecture; NULL when unknown. Mistral files say "llama". */
 const struct lsi_family *lsi_family_from_gguf(const char *arch, size_t len);
+/** The family of the same GGUF architecture whose attention slides (Mistral for Llama), else f. */
+const struct lsi_family *lsi_family_windowed(const struct lsi_family *f);
 /** "llama, mistral, ..." for messages. */
 const char *lsi_family_list(void);
 

@@ -50,8 +50,11 @@ struct lsi_source {
     bool is_gguf;
     struct lsi_gguf gguf;
     struct lsi_safetensors st;
-    const char *prefix; /* Hugging Face: what stands before "layers.0.…", "model." or longer; static */
+    const char *prefix;      /* Hugging Face: what stands before "layers.", "model." or longer; static */
+    const char *head_prefix; /* before "lm_head."; static */
 };
+
+#define LSI_TENSOR_NAME 160 /* bytes that hold any name lsi_source_name makes */
 
 struct ls_model {
     struct lsi_config config;
@@ -62,7 +65,7 @@ struct ls_model {
     struct lsi_rope rope[2];  /* full attention layers; sliding layers */
     const char *path;
 
-    /* owned by model.c and load.c */
+    /* owned by model.c and bind.c */
     struct lsi_source source;
     struct lsi_arena vectors; /* gains, biases, frequencies, layers, names */
     ls_tensor_info *tensors;  /* [n_tensors] */
@@ -81,11 +84,30 @@ void lsi_model_unref(ls_model *m);
 /** Open the files of a path: a .gguf file, a directory with config.json or one .gguf, a .safetensors file. */
 ls_status lsi_source_open(struct lsi_source *s, struct lsi_config *c, const char *path, const ls_alloc *alloc,
                           ls_error *err);
+/** A zeroed source is fine. */
 void lsi_source_close(struct lsi_source *s);
 size_t lsi_source_n_tensors(const struct lsi_source *s);
 void lsi_source_tensor(const struct lsi_source *s, size_t i, struct lsi_tensor *t);
-/** False when the file has no tensor for the role. layer is ignored for roles outside the layers. */
-bool lsi_source_find(const struct lsi_source *s, const struct lsi_config *c, enum lsi_role role, size_t layer,
+/** Name of a role in this source; false when its format has none. layer is ignored outside the layers. */
+bool lsi_source_name(const struct lsi_source *s, const struct lsi_family *f, enum lsi_role role, size_t layer,
+                     char *out, size_t cap);
+/** False when the file has no such tensor. */
+bool lsi_source_find(const struct lsi_source *s, const struct lsi_family *f, enum lsi_role role, size_t layer,
                      struct lsi_tensor *t);
+/** Split "blk.7.attn_q.weight" in 7 and "attn_q.weight"; false for tensors outside the layers. */
+bool lsi_source_layer_name(const struct lsi_source *s, struct lsi_str name, size_t *layer,
+                           struct lsi_str *rest);
+
+/* Shape of a role: rank 2 (rows, columns), rank 1 (columns), or 0 when this model has no such tensor. */
+struct lsi_shape {
+    size_t rank;
+    size_t rows, cols;
+};
+struct lsi_shape lsi_role_shape(const struct lsi_config *c, enum lsi_role role);
+/** Whether Hugging Face files store the gain less 1 for families with gain_offset. */
+bool lsi_role_is_gain(enum lsi_role role);
+
+/** Bind every tensor of the model (config and source are set). Checks names, types and shapes. */
+ls_status lsi_model_bind(struct ls_model *m, ls_error *err);
 
 #endif

@@ -1,0 +1,255 @@
+/* Where a model's tensors come from: the files behind a path, and names to roles. */
+#include <dirent.h>
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "model/model_impl.h"
+
+#define CONFIG_BYTES ((size_t)16 << 20) /* ceiling for config.json and its like */
+#define PATH_BYTES   4096
+
+/* What stands before the names of the map: text models, and text models inside multimodal ones. */
+static const struct {
+    const char *body; /* before "layers." */
+    const char *head; /* before "lm_head." */
+} prefixes[] = {
+    { "model.", "" },
+    { "model.language_model.", "" },
+    { "language_model.model.", "language_model." },
+    { "", "" },
+};
+
+static bool ends_with(const char *s, const char *end)
+{
+    const size_t n = strlen(s), m = strlen(end);
+    return n >= m && strcmp(s + n - m, end) == 0;
+}
+
+/* ---- tensors ------------------------------------------------------------------------- */
+
+size_t lsi_source_n_tensors(const struct lsi_source *s)
+{
+    return s->is_gguf ? s->gguf.n_tensors : s->st.n_tensors;
+}
+
+static void from_gguf(const struct lsi_gguf_tensor *g, struct lsi_tensor *t)
+{
+    *t = (struct lsi_tensor){
+        .name = g->name, .dtype = g->dtype, .rank = g->n_dims, .data = g->data, .bytes = g->bytes
+    };
+    if (g->dtype == LSI_OTHER)
+        snprintf(t->dtype_name, sizeof t->dtype_name, "type %u", g->type_id);
+    else
+        snprintf(t->dtype_name, sizeof t->dtype_name, "%s", lsi_dtype_name(g->dtype));
+    for (uint32_t i = 0; i < g->n_dims; i++)
+        t->shape[i] = g->dims[g->n_dims - 1 - i];
+}
+
+static void from_safetensors(const struct lsi_st_tensor *s, struct lsi_tensor *t)
+{
+    *t = (struct lsi_tensor){ .name = { s->name, strlen(s->name) },
+                              .dtype = s->dtype,
+                              .rank = s->rank,
+                              .data = s->data,
+                              .bytes = s->bytes };
+    memcpy(t->dtype_name, s->dtype_name, sizeof t->dtype_name);
+    memcpy(t->shape, s->shape, sizeof t->shape);
+}
+
+void lsi_source_tensor(const struct lsi_source *s, size_t i, struct lsi_tensor *t)
+{
+    if (s->is_gguf)
+        from_gguf(&s->gguf.tensors[i], t);
+    else
+        from_safetensors(&s->st.tensors[i], t);
+}
+
+bool lsi_source_name(const struct lsi_source *s, const struct lsi_family *f, enum lsi_role role, size_t layer,
+                     char *out, size_t cap)
+{
+    const char *name = s->is_gguf ? f->names[role].gguf : f->names[role].hf;
+    if (!name)
+        return false;
+    if (s->is_gguf && lsi_role_in_layer(role))
+        snprintf(out, cap, "blk.%zu.%s", layer, name);
+    else if (s->is_gguf)
+        snprintf(out, cap, "%s", name);
+    else if (lsi_role_in_layer(role))
+        snprintf(out, cap, "%slayers.%zu.%s", s->prefix, layer, name);
+    else
+        snprintf(out, cap, "%s%s", role == LSI_ROLE_OUTPUT ? s->head_prefix : s->prefix, name);
+    return true;
+}
+
+bool lsi_source_find(const struct lsi_source *s, const struct lsi_family *f, enum lsi_role role, size_t layer,
+                     struct lsi_tensor *t)
+{
+    char name[LSI_TENSOR_NAME];
+    if (!lsi_source_name(s, f, role, layer, name, sizeof name))
+        return false;
+    if (s->is_gguf) {
+        const struct lsi_gguf_tensor *g = lsi_gguf_find_tensor(&s->gguf, name);
+        if (g)
+            from_gguf(g, t);
+        return g;
+    }
+    const struct lsi_st_tensor *st = lsi_st_find(&s->st, name);
+    if (st)
+        from_safetensors(st, t);
+    return st;
+}
+
+bool lsi_source_layer_name(const struct lsi_source *s, struct lsi_str name, size_t *layer,
+                           struct lsi_str *rest)
+{
+    char start[64];
+    const int n = snprintf(start, sizeof start, s->is_gguf ? "blk." : "%slayers.", s->prefix);
+    if (name.len <= (size_t)n || memcmp(name.s, start, (size_t)n) != 0)
+        return false;
+    size_t i = (size_t)n, v = 0;
+    for (; i < name.len && name.s[i] >= '0' && name.s[i] <= '9' && v < SIZE_MAX / 16; i++)
+        v = v * 10 + (size_t)(name.s[i] - '0');
+    if (i == (size_t)n || i == name.len || name.s[i] != '.')
+        return false;
+    *layer = v;
+    *rest = (struct lsi_str){ name.s + i + 1, name.len - i - 1 };
+    return true;
+}
+
+/* ---- files ------------------------------------------------------------------------------ */
+
+static ls_status open_gguf(struct lsi_source *s, struct lsi_config *c, const char *path,
+                           const ls_alloc *alloc, ls_error *err)
+{
+    s->is_gguf = true;
+    s->prefix = s->head_prefix = "";
+    LSI_TRY(lsi_gguf_open(&s->gguf, path, alloc, err));
+    return lsi_config_from_gguf(c, &s->gguf, path, alloc, err);
+}
+
+static ls_status read_config(struct lsi_config *c, const char *path, const ls_alloc *alloc, ls_error *err)
+{
+    struct lsi_map m;
+    LSI_TRY(lsi_map_read(&m, path, CONFIG_BYTES, alloc, err));
+    const ls_status st = lsi_config_from_json(c, m.data, m.bytes, path, alloc, err);
+    lsi_map_close(&m);
+    return st;
+}
+
+static ls_status read_generation(struct lsi_config *c, const char *dir, const ls_alloc *alloc, ls_error *err)
+{
+    char path[PATH_BYTES];
+    struct lsi_map m;
+    if (!lsi_path_join(path, sizeof path, dir, "generation_config.json") || !lsi_path_exists(path))
+        return LS_OK;
+    LSI_TRY(lsi_map_read(&m, path, CONFIG_BYTES, alloc, err));
+    const ls_status st = lsi_config_add_generation(c, m.data, m.bytes, path, err);
+    lsi_map_close(&m);
+    return st;
+}
+
+static ls_status find_prefix(struct lsi_source *s, const struct lsi_family *f, const char *dir, ls_error *err)
+{
+    struct lsi_tensor t;
+    for (size_t i = 0; i < LSI_LEN(prefixes); i++) {
+        s->prefix = prefixes[i].body;
+        s->head_prefix = prefixes[i].head;
+        if (lsi_source_find(s, f, LSI_ROLE_TOKEN_EMBD, 0, &t))
+            return LS_OK;
+    }
+    return lsi_fail(err, LS_E_FORMAT, "%s: tensor model.%s is missing", dir,
+                    f->names[LSI_ROLE_TOKEN_EMBD].hf);
+}
+
+static ls_status open_hf(struct lsi_source *s, struct lsi_config *c, const char *dir, const char *config,
+                         const ls_alloc *alloc, ls_error *err)
+{
+    LSI_TRY(read_config(c, config, alloc, err));
+    LSI_TRY(read_generation(c, dir, alloc, err));
+    LSI_TRY(lsi_st_open_dir(&s->st, dir, alloc, err));
+    return find_prefix(s, c->family, dir, err);
+}
+
+/* The only .gguf file of a directory. */
+static ls_status find_gguf(const char *dir, char *out, size_t cap, ls_error *err)
+{
+    DIR *d = opendir(dir);
+    if (!d)
+        return lsi_fail(err, LS_E_IO, "cannot read the directory %s: %s", dir, strerror(errno));
+    size_t n = 0;
+    bool fits = true;
+    for (const struct dirent *e; (e = readdir(d)) != NULL;)
+        if (ends_with(e->d_name, ".gguf") && n++ == 0)
+            fits = lsi_path_join(out, cap, dir, e->d_name);
+    closedir(d);
+    if (n == 0)
+        return lsi_fail(err, LS_E_IO,
+                        "%s: a model directory has config.json or a .gguf file; neither is there", dir);
+    if (n > 1)
+        return lsi_fail(err, LS_E_INVAL, "%s: %zu .gguf files are there; name the one to open", dir, n);
+    return fits ? LS_OK : lsi_fail(err, LS_E_INVAL, "%s: the path is too long", dir);
+}
+
+static ls_status open_dir(struct lsi_source *s, struct lsi_config *c, const char *dir, const ls_alloc *alloc,
+                          ls_error *err)
+{
+    char path[PATH_BYTES];
+    if (!lsi_path_join(path, sizeof path, dir, "config.json"))
+        return lsi_fail(err, LS_E_INVAL, "%s: the path is too long", dir);
+    if (lsi_path_exists(path))
+        return open_hf(s, c, dir, path, alloc, err);
+    LSI_TRY(find_gguf(dir, path, sizeof path, err));
+    return open_gguf(s, c, path, alloc, err);
+}
+
+/* model.safetensors alone says nothing about the model: its directory does. */
+static ls_status open_parent(struct lsi_source *s, struct lsi_config *c, const char *path,
+                             const ls_alloc *alloc, ls_error *err)
+{
+    char dir[PATH_BYTES] = ".", config[PATH_BYTES];
+    const char *slash = strrchr(path, '/');
+    if (slash)
+        snprintf(dir, sizeof dir, "%.*s", slash == path ? 1 : (int)(slash - path), path);
+    if (!lsi_path_join(config, sizeof config, dir, "config.json") || !lsi_path_exists(config))
+        return lsi_fail(err, LS_E_FORMAT, "%s: there is no config.json beside it to say what the model is",
+                        path);
+    return open_hf(s, c, dir, config, alloc, err);
+}
+
+ls_status lsi_source_open(struct lsi_source *s, struct lsi_config *c, const char *path, const ls_alloc *alloc,
+                          ls_error *err)
+{
+    ls_status st;
+    memset(s, 0, sizeof *s);
+    memset(c, 0, sizeof *c);
+    if (strlen(path) >= PATH_BYTES)
+        return lsi_fail(err, LS_E_INVAL, "the path of the model has %zu bytes; at most %d are allowed",
+                        strlen(path), PATH_BYTES - 1);
+    if (!lsi_path_exists(path))
+        return lsi_fail(
+            err, LS_E_IO,
+            "%s: no such file or directory (a model is a .gguf file, or a directory with config.json "
+            "and model.safetensors)",
+            path);
+    if (lsi_path_is_dir(path))
+        st = open_dir(s, c, path, alloc, err);
+    else if (ends_with(path, ".safetensors"))
+        st = open_parent(s, c, path, alloc, err);
+    else
+        st = open_gguf(s, c, path, alloc, err);
+    if (st != LS_OK) {
+        lsi_source_close(s);
+        lsi_config_fini(c);
+    }
+    return st;
+}
+
+void lsi_source_close(struct lsi_source *s)
+{
+    if (s->is_gguf)
+        lsi_gguf_close(&s->gguf);
+    else
+        lsi_st_close(&s->st);
+    memset(s, 0, sizeof *s);
+}
