@@ -14,18 +14,26 @@
 
 #include "base/base.h"
 #include "base/dtype.h"
+#include "formats/name_index.h"
 
 enum lsi_gguf_type {
-    LSI_GGUF_U8, LSI_GGUF_I8, LSI_GGUF_U16, LSI_GGUF_I16, LSI_GGUF_U32, LSI_GGUF_I32, LSI_GGUF_F32,
-    LSI_GGUF_BOOL, LSI_GGUF_STRING, LSI_GGUF_ARRAY, LSI_GGUF_U64, LSI_GGUF_I64, LSI_GGUF_F64,
+    LSI_GGUF_U8,
+    LSI_GGUF_I8,
+    LSI_GGUF_U16,
+    LSI_GGUF_I16,
+    LSI_GGUF_U32,
+    LSI_GGUF_I32,
+    LSI_GGUF_F32,
+    LSI_GGUF_BOOL,
+    LSI_GGUF_STRING,
+    LSI_GGUF_ARRAY,
+    LSI_GGUF_U64,
+    LSI_GGUF_I64,
+    LSI_GGUF_F64,
     LSI_GGUF_N_TYPES
 };
 
-/* A length-delimited text inside the mapped file. Not NUL-terminated. */
-struct lsi_str {
-    const char *s;
-    size_t len;
-};
+/* Texts (struct lsi_str) point into the mapped file. */
 
 struct lsi_gguf_kv {
     struct lsi_str key;
@@ -41,7 +49,8 @@ struct lsi_gguf_tensor {
     enum lsi_dtype dtype; /* LSI_OTHER: known to the format, not loadable */
     uint32_t type_id;     /* as in the file */
     uint32_t n_dims;
-    uint64_t dims[4];     /* unused ones 1 */
+    uint64_t dims[4]; /* unused ones 1 */
+    uint64_t offset;  /* as in the file */
     const unsigned char *data;
     size_t bytes;
 };
@@ -52,19 +61,25 @@ struct lsi_gguf {
     size_t n_kv, n_tensors;
     struct lsi_gguf_kv *kv;
     struct lsi_gguf_tensor *tensors;
-    /* owned by gguf.c: hash indexes, the map */
-    struct lsi_map map;
-    uint32_t *kv_index, *tensor_index;
-    size_t kv_index_cap, tensor_index_cap;
+    /* owned by gguf.c */
+    struct lsi_name_index kv_index, tensor_index;
+    struct lsi_map *maps; /* one for each part of a split file */
+    size_t n_maps;
     const ls_alloc *alloc;
 };
 
-/** Map and validate a file. On failure *g is zeroed and nothing is held. */
+/**
+ * Map and validate a file. Of a split one (name-00001-of-00003.gguf) give the first part: the tensors of
+ * all parts are there, the metadata is that of the first. On failure *g is zeroed and nothing is held.
+ */
 ls_status lsi_gguf_open(struct lsi_gguf *g, const char *path, const ls_alloc *alloc, ls_error *err);
 /** The same on bytes that the caller keeps alive (fuzzing, tests). */
 ls_status lsi_gguf_parse(struct lsi_gguf *g, const void *data, size_t bytes, const char *name,
                          const ls_alloc *alloc, ls_error *err);
 void lsi_gguf_close(struct lsi_gguf *g);
+
+/** Name of a tensor type as in the file, "unknown" for ids that are not (or no longer) defined. */
+const char *lsi_gguf_type_name(uint32_t type_id);
 
 /** NULL when absent. */
 const struct lsi_gguf_kv *lsi_gguf_find(const struct lsi_gguf *g, const char *key);
@@ -79,7 +94,7 @@ bool lsi_gguf_get_str(const struct lsi_gguf *g, const char *key, struct lsi_str 
 /** Element i of an integer/float array. */
 bool lsi_gguf_elem_i64(const struct lsi_gguf_kv *kv, uint64_t i, int64_t *out);
 bool lsi_gguf_elem_f64(const struct lsi_gguf_kv *kv, uint64_t i, double *out);
-/** Walk an array of strings: *cursor starts at 0. False at the end. */
+/** Walk an array of strings (a string alone is one of length 1): *cursor starts at 0. False at the end. */
 bool lsi_gguf_next_str(const struct lsi_gguf_kv *kv, size_t *cursor, struct lsi_str *out);
 
 /* Writing: all metadata, then all tensor descriptions, then the data in the same order. */

@@ -17,8 +17,8 @@
 
 struct lsi_st_tensor {
     char *name;
-    enum lsi_dtype dtype;   /* LSI_OTHER when listed but not loadable */
-    char dtype_name[16];    /* as written */
+    enum lsi_dtype dtype; /* LSI_OTHER when listed but not loadable */
+    char dtype_name[16];  /* as written */
     uint32_t rank;
     uint64_t shape[LSI_ST_MAX_RANK];
     const unsigned char *data; /* not necessarily aligned */
@@ -29,9 +29,11 @@ struct lsi_st_tensor {
 struct lsi_safetensors {
     size_t n_tensors;
     struct lsi_st_tensor *tensors; /* sorted by name */
+    size_t n_unlisted; /* tensors in the shards that the index does not name: left out, worth a warning */
     /* owned by safetensors.c */
-    size_t n_maps, cap_tensors;
-    struct lsi_map *maps;
+    size_t cap_tensors;
+    struct lsi_map *maps; /* one for each shard */
+    size_t n_maps;
     const ls_alloc *alloc;
 };
 
@@ -47,7 +49,10 @@ const struct lsi_st_tensor *lsi_st_find(const struct lsi_safetensors *s, const c
 
 struct lsi_st_writer;
 
-/** Describe all tensors first, then write their data in the order that lsi_st_writer_order gives. */
+/**
+ * Describe all tensors first (lsi_st_put_…), fix the order (_begin), then write their data in the order
+ * that lsi_st_writer_order gives, in pieces of any size.
+ */
 ls_status lsi_st_writer_create(struct lsi_st_writer **w, const char *path, const ls_alloc *alloc,
                                ls_error *err);
 /** Returns the tensor's number. */
@@ -59,7 +64,9 @@ ls_status lsi_st_writer_begin(struct lsi_st_writer *w, ls_error *err);
 /** Number of the i-th tensor to be written. */
 size_t lsi_st_writer_order(const struct lsi_st_writer *w, size_t i);
 void lsi_st_write_data(struct lsi_st_writer *w, const void *data, size_t bytes);
+/** Finish and give the file its name. Reports the first failure of any call before. Frees w. */
 ls_status lsi_st_writer_commit(struct lsi_st_writer *w, ls_error *err);
+/** Drop everything. NULL allowed. */
 void lsi_st_writer_free(struct lsi_st_writer *w);
 
 #endif
