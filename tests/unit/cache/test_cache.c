@@ -1,0 +1,215 @@
+/* Properties that every cache policy has, run on each of them in each precision. */
+#include "cache/cache.h"
+#include "test.h"
+
+static const char *const specs[] = { "full:fp32", "full:bf16", "full:q8" };
+
+enum { L = 2, H = 6, G = 2, D = 16, N = 700, Q = H * D, KV = G * D };
+
+static const struct lsi_cache_shape shape = { .L = L, .H = H, .G = G, .D = D, .n_ctx = N };
+
+static float q[N * Q], k[L][N * KV], v[L][N * KV];
+
+static void make_data(void)
+{
+    struct lsi_rng r;
+    lsi_rng_init(&r, 1);
+    for (size_t i = 0; i < LSI_LEN(q); i++)
+        q[i] = (float)lsi_rng_normal(&r);
+    for (size_t l = 0; l < L; l++)
+        for (size_t i = 0; i < LSI_LEN(k[0]); i++) {
+            k[l][i] = (float)lsi_rng_normal(&r);
+            v[l][i] = (float)lsi_rng_normal(&r);
+        }
+}
+
+struct fixture {
+    struct lsi_exec ex;
+    struct lsi_cache *cache;
+};
+
+static void open_fixture(struct fixture *f, const char *spec, int threads)
+{
+    ls_error err = { 0 };
+    struct lsi_cache_spec s;
+    REQUIRE_OK(lsi_exec_init_cpu(&f->ex, threads, LSI_COMPUTE_FP32, NULL, &err), err);
+    REQUIRE_OK(lsi_exec_set_scratch(&f->ex, lsi_op_attention_scratch(&f->ex, N, H, G, D), &err), err);
+    REQUIRE_OK(lsi_cache_parse(&s, spec, &err), err);
+    REQUIRE_OK(s.policy->create(&f->cache, &shape, s.format, NULL, &err), err);
+}
+
+static void close_fixture(struct fixture *f)
+{
+    f->cache->policy->free(f->cache);
+    lsi_exec_fini(&f->ex);
+}
+
+/* Rows i0 .. i0+n-1 in all layers; out [L][n][Q] unless NULL. */
+static void feed(struct fixture *f, size_t i0, size_t n, float *out)
+{
+    ls_error err = { 0 };
+    static float sink[N * Q];
+    const struct lsi_cache_policy *p = f->cache->policy;
+    REQUIRE_OK(p->reserve(f->cache, n, &err), err);
+    for (size_t l = 0; l < L; l++) {
+        p->append(f->cache, &f->ex, l, k[l] + i0 * KV, KV, v[l] + i0 * KV, KV, n);
+        const struct lsi_cache_query query = {
+            .q = q + i0 * Q, .out = out ? out + l * n * Q : sink, .ldq = Q, .ldo = Q, .T = n, .scale = 0.25f
+        };
+        p->attend(f->cache, &f->ex, l, &query);
+    }
+    p->commit(f->cache, n);
+}
+
+static double max_diff(const float *a, const float *b, size_t n)
+{
+    double most = 0;
+    for (size_t i = 0; i < n; i++)
+        most = fmax(most, fabs((double)a[i] - (double)b[i]));
+    return most;
+}
+
+static float got[L * N * Q], want[L * N * Q];
+
+static void test_blocks_do_not_matter(void)
+{
+    for (size_t s = 0; s < LSI_LEN(specs); s++) {
+        struct fixture a, b;
+        open_fixture(&a, specs[s], 2);
+        open_fixture(&b, specs[s], 1);
+        feed(&a, 0, 600, NULL);
+        feed(&a, 600, 1, want);
+        for (size_t i = 0; i < 600; i += 24)
+            feed(&b, i, 24, NULL);
+        feed(&b, 600, 1, got);
+        CHECK(max_diff(got, want, L * Q) == 0);
+        close_fixture(&a);
+        close_fixture(&b);
+    }
+}
+
+static void test_rewind_is_never_having_been(void)
+{
+    for (size_t s = 0; s < LSI_LEN(specs); s++) {
+        struct fixture a, b;
+        open_fixture(&a, specs[s], 1);
+        open_fixture(&b, specs[s], 1);
+        feed(&a, 0, 300, NULL);
+        feed(&a, 300, 400, NULL);
+        ls_error err = { 0 };
+        REQUIRE_OK(a.cache->policy->rewind(a.cache, 300, &err), err);
+        CHECK_INT(a.cache->length, 300);
+        feed(&b, 0, 300, NULL);
+        feed(&a, 300, 100, got);
+        feed(&b, 300, 100, want);
+        CHECK(max_diff(got, want, (size_t)L * 100 * Q) == 0);
+        CHECK_INT(a.cache->policy->rewind(a.cache, 401, &err), LS_E_INVAL);
+        close_fixture(&a);
+        close_fixture(&b);
+    }
+}
+
+static void test_reserve_without_commit_changes_nothing(void)
+{
+    for (size_t s = 0; s < LSI_LEN(specs); s++) {
+        struct fixture a, b;
+        open_fixture(&a, specs[s], 1);
+        open_fixture(&b, specs[s], 1);
+        feed(&a, 0, 50, NULL);
+        feed(&b, 0, 50, NULL);
+        ls_error err = { 0 };
+        REQUIRE_OK(a.cache->policy->reserve(a.cache, 30, &err), err);
+        a.cache->policy->append(a.cache, &a.ex, 0, k[1], KV, v[1], KV, 30); /* a block cut short in layer 0 */
+        feed(&a, 50, 20, got);
+        feed(&b, 50, 20, want);
+        CHECK(max_diff(got, want, (size_t)L * 20 * Q) == 0);
+        close_fixture(&a);
+        close_fixture(&b);
+    }
+}
+
+static void test_bytes_are_planned(void)
+{
+    for (size_t s = 0; s < LSI_LEN(specs); s++) {
+        struct fixture a;
+        open_fixture(&a, specs[s], 1);
+        CHECK_INT(a.cache->policy->bytes(a.cache), 0);
+        for (size_t n = 0; n < 600; n += 100) {
+            feed(&a, n, 100, NULL);
+            CHECK_INT(a.cache->policy->bytes(a.cache),
+                      a.cache->policy->plan(&shape, a.cache->format, a.cache->length));
+        }
+        ls_error err = { 0 };
+        CHECK_INT(a.cache->policy->reserve(a.cache, N - 600 + 1, &err), LS_E_LIMIT);
+        CHECK_INT(a.cache->length, 600);
+        close_fixture(&a);
+    }
+}
+
+static void test_tiling_repeats_pages(void)
+{
+    for (size_t s = 0; s < LSI_LEN(specs); s++) {
+        struct fixture a, b;
+        ls_error err = { 0 };
+        open_fixture(&a, specs[s], 1);
+        open_fixture(&b, specs[s], 1);
+        feed(&a, 0, 255, NULL);
+        CHECK_INT(a.cache->policy->tile(a.cache, 600, &err), LS_E_INVAL);
+        feed(&a, 255, 1, NULL);
+        REQUIRE_OK(a.cache->policy->tile(a.cache, 512, &err), err);
+        feed(&b, 0, 256, NULL);
+        feed(&b, 0, 256, NULL);
+        feed(&a, 300, 10, got);
+        feed(&b, 300, 10, want);
+        CHECK(max_diff(got, want, (size_t)L * 10 * Q) == 0);
+        close_fixture(&a);
+        close_fixture(&b);
+    }
+}
+
+static void test_precisions_are_close_to_fp32(void)
+{
+    static const double bound[] = { 0, 0.03, 0.05 };
+    struct fixture ref;
+    open_fixture(&ref, specs[0], 1);
+    feed(&ref, 0, N, want);
+    for (size_t s = 1; s < LSI_LEN(specs); s++) {
+        struct fixture a;
+        open_fixture(&a, specs[s], 1);
+        feed(&a, 0, N, got);
+        CHECK_NEAR(max_diff(got, want, (size_t)L * N * Q), 0, bound[s]);
+        close_fixture(&a);
+    }
+    close_fixture(&ref);
+}
+
+static void test_spec_texts(void)
+{
+    struct lsi_cache_spec s;
+    ls_error err = { 0 };
+    char name[32];
+    CHECK_INT(lsi_cache_parse(&s, NULL, &err), LS_OK);
+    lsi_cache_spec_name(&s, name, sizeof name);
+    CHECK_STR(name, "full:bf16");
+    CHECK_INT(lsi_cache_parse(&s, "full:q8", &err), LS_OK);
+    lsi_cache_spec_name(&s, name, sizeof name);
+    CHECK_STR(name, "full:q8");
+    CHECK_INT(lsi_cache_parse(&s, "full:q9", &err), LS_E_INVAL);
+    CHECK(strstr(err.text, "q9") != NULL);
+    CHECK_INT(lsi_cache_parse(&s, "fully", &err), LS_E_INVAL);
+}
+
+int main(int argc, char **argv)
+{
+    static const struct test tests[] = {
+        TEST(test_blocks_do_not_matter),
+        TEST(test_rewind_is_never_having_been),
+        TEST(test_reserve_without_commit_changes_nothing),
+        TEST(test_bytes_are_planned),
+        TEST(test_tiling_repeats_pages),
+        TEST(test_precisions_are_close_to_fp32),
+        TEST(test_spec_texts),
+    };
+    make_data();
+    return test_main(tests, LSI_LEN(tests), argc, argv);
+}
