@@ -54,9 +54,11 @@ typedef struct ls_context_plan_info {
     size_t scratch_bytes;
 } ls_context_plan_info;
 
+/** What ls_context_create would take with these options; nothing of it is allocated. */
 LS_API ls_status ls_context_plan(const ls_model *model, const ls_context_options *o,
                                  ls_context_plan_info *plan, ls_error *err);
 
+/** A context that holds no tokens yet. It keeps the model open. o NULL: defaults. */
 LS_API ls_status ls_context_create(ls_model *model, const ls_context_options *o, ls_context **ctx,
                                    ls_error *err);
 LS_API void ls_context_free(ls_context *ctx);

@@ -60,6 +60,7 @@ typedef struct ls_model_info {
     uint64_t weight_bytes;
 } ls_model_info;
 
+/** Fill *info; its struct_size is set by the caller. */
 LS_API void ls_model_get_info(const ls_model *model, ls_model_info *info);
 
 typedef struct ls_tensor_info {
@@ -70,6 +71,7 @@ typedef struct ls_tensor_info {
     uint64_t bytes;
 } ls_tensor_info;
 
+/** Tensors in the model's files. */
 LS_API size_t ls_model_n_tensors(const ls_model *model);
 /** i < ls_model_n_tensors; false otherwise. */
 LS_API bool ls_model_get_tensor(const ls_model *model, size_t i, ls_tensor_info *info);
