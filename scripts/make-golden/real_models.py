@@ -13,10 +13,12 @@ import json
 import os
 import subprocess
 
+import jinja2
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM
 from transformers.utils import logging
 
+import gguf_tokenizers
 import golden
 import texts
 
@@ -30,20 +32,19 @@ def passage(reference):
 
 
 def load(file):
-    """The model in fp32 and its tokenizer, both from one GGUF file."""
+    """The model of a GGUF file, dequantised to fp32."""
     where, name = os.path.split(os.path.abspath(file))
-    model = AutoModelForCausalLM.from_pretrained(where, gguf_file=name, dtype=torch.float32,
-                                                 attn_implementation="eager").eval()
-    return model, AutoTokenizer.from_pretrained(where, gguf_file=name)
+    return AutoModelForCausalLM.from_pretrained(where, gguf_file=name, dtype=torch.float32,
+                                                attn_implementation="eager").eval()
 
 
 def logits(name, model, tok, full):
     text = passage(PASSAGE)
-    ids = tok(text)["input_ids"][:N_TOKENS]
+    ids = (tok.bos + tok.encode(text))[:N_TOKENS]
     assert len(ids) == N_TOKENS
-    prefix = tok.decode(ids, skip_special_tokens=True)
-    # cut the text where the ids end, so that encoding it gives the ids again
-    assert text.startswith(prefix) and tok(prefix)["input_ids"] == ids, "the cut text encodes differently"
+    prefix = tok.decode(ids[len(tok.bos):])
+    # the text is cut where the ids end: encoding it must give the ids again
+    assert text.startswith(prefix) and tok.bos + tok.encode(prefix) == ids, "the cut text encodes differently"
     t = golden.measure(model, ids, N_PROBE, 1 if full else 0, 9)
     t["text"] = torch.tensor(list(prefix.encode()), dtype=torch.uint8)
     golden.write(os.path.join(full or golden.OUT, name + ".safetensors"), t,
@@ -67,27 +68,26 @@ def answer(model, ids, n, stop):
     return out, least
 
 
-def greedy(name, model, tok, stop):
+def greedy(name, model, tok):
     cases = []
 
     def add(kind, given, ids, n):
-        out, least = answer(model, ids, n, stop)
-        text = tok.decode([i for i in out if i not in stop])
+        out, least = answer(model, ids, n, tok.stop)
+        text = tok.decode([i for i in out if i not in tok.stop])
         cases.append(dict(kind=kind, **given, prompt_ids=ids, ids=out, text=text, least_margin=round(least, 4)))
         print(name, kind, len(ids), repr(text), round(least, 3))
 
-    for question in texts.CHAT if tok.chat_template else []:
+    for question in texts.CHAT if tok.template else []:
         message = [{"role": "user", "content": question}]
-        rendered = tok.apply_chat_template(message, tokenize=False, add_generation_prompt=True)
-        add("chat", {"prompt": question}, tok(rendered, add_special_tokens=False)["input_ids"], 24)
+        template = jinja2.Environment(trim_blocks=True, lstrip_blocks=True).from_string(tok.template)
+        rendered = template.render(messages=message, add_generation_prompt=True)
+        add("chat", {"prompt": question}, tok.encode(rendered, control=True), 24)
     for prompt in texts.GENERATE:
-        add("generate", {"prompt": prompt}, tok(prompt)["input_ids"], 24)
+        add("generate", {"prompt": prompt}, tok.bos + tok.encode(prompt), 24)
     for needle in texts.NEEDLES:
         text = texts.needle_prompt(passage(needle["passage"]), needle)
-        add("needle", needle, tok(text)["input_ids"], 8)
-        if name == "smollm2":
-            cases[-1]["n_prompt"] = len(cases[-1]["prompt_ids"])
-        del cases[-1]["prompt_ids"]
+        add("needle", needle, tok.bos + tok.encode(text), 8)
+        cases[-1]["n_prompt"] = len(cases[-1].pop("prompt_ids"))
     path = os.path.join(golden.OUT, name + "-greedy.json")
     with open(path, "w", encoding="utf-8") as f:
         f.write("[\n" + ",\n".join(json.dumps(c, ensure_ascii=False) for c in cases) + "\n]\n")
@@ -97,8 +97,10 @@ def tokens(name, tok):
     path = os.path.join(golden.OUT, name + "-tokens.json")
     rows = []
     for s in texts.TRICKY:
-        ids = tok(s, add_special_tokens=False)["input_ids"]
-        rows.append(json.dumps({"text": s, "ids": ids}, ensure_ascii=True))
+        row = {"text": s, "ids": tok.encode(s)}
+        if tok.template and tok.encode(s, control=True) != row["ids"]:
+            row["control_ids"] = tok.encode(s, control=True)
+        rows.append(json.dumps(row))
     with open(path, "w", encoding="ascii") as f:
         f.write("[\n" + ",\n".join(rows) + "\n]\n")
     print(path, len(rows), "texts")
@@ -112,15 +114,16 @@ def main():
     ap.add_argument("--only", choices=["logits", "greedy", "tokens"], nargs="*", default=["logits", "greedy", "tokens"])
     a = ap.parse_args()
     logging.disable_progress_bar()
-    for name, file in (("smollm2", a.smollm2), ("gemma3-270m", a.gemma)):
+    for name, file, kind in (("smollm2", a.smollm2, gguf_tokenizers.SmolLM2),
+                             ("gemma3-270m", a.gemma, gguf_tokenizers.Gemma)):
         if not file:
             continue
-        model, tok = load(file)
-        stop = {tok.eos_token_id} if name == "gemma3-270m" else {0, 2}
+        tok = kind(file)
+        model = load(file) if a.full or a.only != ["tokens"] else None
         if a.full or "logits" in a.only:
             logits(name, model, tok, a.full)
         if not a.full and "greedy" in a.only:
-            greedy(name, model, tok, stop)
+            greedy(name, model, tok)
         if not a.full and "tokens" in a.only:
             tokens(name, tok)
 

@@ -1,6 +1,6 @@
 """Texts of the golden cases."""
 
-CHAT = ["What is the capital of France?", "Write one sentence about the sea.", "What is 2 + 2?"]
+CHAT = ["What is the capital of France?", "Name three colours.", "What is 2 + 2?"]
 
 GENERATE = ["The capital of France is", "Once upon a time, there was a", "def fibonacci(n):\n"]
 

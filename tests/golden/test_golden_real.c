@@ -1,0 +1,175 @@
+/*
+ * A real model against transformers in fp32: test_golden_real (smollm2 | gemma) [CASE].
+ * Skipped when the model's file is not here (scripts/get-model obtains it).
+ */
+#include "golden.h"
+#include "test.h"
+
+static struct {
+    const char *name;     /* of the golden file */
+    const char *variable; /* environment: the model's file */
+    const char *file;     /* its name in the cache folder */
+    /* Bounds of `auto` while decoding; what they come from is said in docs/benchmarks.md. */
+    double decode_rms, decode_top, decode_nll_abs, decode_nll_net;
+} const known[] = {
+    { "smollm2", "LONGSPAN_MODEL", "SmolLM2-135M-Instruct.Q4_1.gguf", 0.21, 0.962, 0.054, 0.0014 },
+    { "gemma3-270m", "LONGSPAN_GEMMA", "gemma-3-270m.Q4_K_M.gguf", 0.21, 0.962, 0.054, 0.0014 },
+};
+
+static size_t which;
+static struct golden golden;
+static ls_model *model;
+static ls_tokenizer *tok;
+
+static struct golden_diff compare(const struct golden *g, const struct golden_run *run, const char *what,
+                                  float *keep)
+{
+    struct golden_diff d = { 0 };
+    ls_error err = { 0 };
+
+    REQUIRE_OK(golden_compare(g, model, run, &d, keep, &err), err);
+    golden_print(what, &d);
+    return d;
+}
+
+static void test_tokens(void)
+{
+    ls_error err = { 0 };
+    int32_t *ids = NULL;
+    size_t n = 0;
+
+    REQUIRE(golden.text);
+    REQUIRE_OK(ls_tokenizer_encode(tok, golden.text, golden.text_len, LS_ENCODE_ADD_SPECIAL, &ids, &n, &err),
+               err);
+    CHECK_MEM(ids, n * sizeof *ids, golden.ids, golden.n_tokens * sizeof *ids);
+    ls_tokenizer_ids_free(tok, ids, n);
+}
+
+static void test_fp32(void)
+{
+    const struct golden_run run = { "full:fp32", LS_COMPUTE_FP32, 0, 0 };
+    const struct golden_diff d = compare(&golden, &run, "fp32", NULL);
+
+    CHECK(d.n_rows >= 1000);
+    CHECK(d.max <= 2e-3);
+    CHECK(d.top >= 0.999);
+}
+
+static void test_bf16(void)
+{
+    const struct golden_run run = { "full:bf16", LS_COMPUTE_BF16, 0, 0 };
+    const struct golden_diff d = compare(&golden, &run, "bf16", NULL);
+
+    CHECK(d.max <= 0.6);
+    CHECK(d.rms <= 0.06);
+    CHECK(d.top >= 0.985);
+}
+
+static void test_auto_blocks(void)
+{
+    const struct golden_run run = { "full:bf16", LS_COMPUTE_AUTO, 0, 0 };
+    const struct golden_diff d = compare(&golden, &run, "auto, blocks", NULL);
+
+    CHECK(d.rms <= known[which].decode_rms);
+    CHECK(d.top >= known[which].decode_top);
+}
+
+static void test_auto_decode(void)
+{
+    const struct golden_run run = { "full:bf16", LS_COMPUTE_AUTO, 0, 1 };
+    const struct golden_diff d = compare(&golden, &run, "auto, one token at a time", NULL);
+
+    CHECK(d.rms <= known[which].decode_rms);
+    CHECK(d.top >= known[which].decode_top);
+    CHECK(d.nll_abs <= known[which].decode_nll_abs);
+    /* the mean of a thousand differences of that size is known to about a thirtieth of it */
+    CHECK(fabs(d.nll_net) <= known[which].decode_nll_net + 2 * d.nll_abs / sqrt((double)d.n_rows));
+}
+
+/* The first rows alone: whole logits of more would take hundreds of megabytes. */
+static struct golden first_rows(size_t n)
+{
+    struct golden g = golden;
+
+    g.n_tokens = n;
+    return g;
+}
+
+static void test_blocks(void)
+{
+    static const size_t blocks[] = { 1, 7, 64, 512 };
+    const struct golden g = first_rows(known[which].name[0] == 's' ? 520 : 96);
+    struct golden_run run = { "full:fp32", LS_COMPUTE_FP32, 0, g.n_tokens };
+    ls_model_info info;
+    float *one, *other;
+    size_t n;
+
+    ls_model_get_info(model, &info);
+    n = g.n_tokens * info.n_vocab;
+    one = malloc(n * sizeof *one);
+    other = malloc(n * sizeof *other);
+    REQUIRE(one && other);
+    compare(&g, &run, "one block", one);
+    for (size_t b = 0; b < sizeof blocks / sizeof blocks[0]; b++) {
+        float max = 0;
+
+        run.block = blocks[b];
+        compare(&g, &run, "blocks", other);
+        for (size_t k = 0; k < n; k++)
+            if (!(fabsf(one[k] - other[k]) <= max))
+                max = fabsf(one[k] - other[k]);
+        fprintf(stderr, "    blocks of %zu: %.2e from one block\n", blocks[b], (double)max);
+        CHECK(max <= 1e-4f);
+    }
+    free(one);
+    free(other);
+}
+
+static void test_threads(void)
+{
+    static const struct golden_run runs[] = {
+        { "full:fp32", LS_COMPUTE_FP32, 1, 0 }, { "full:fp32", LS_COMPUTE_FP32, 1, 1 },
+        { "full:bf16", LS_COMPUTE_BF16, 1, 0 }, { "full:bf16", LS_COMPUTE_BF16, 1, 1 },
+        { "full:bf16", LS_COMPUTE_AUTO, 1, 0 }, { "full:bf16", LS_COMPUTE_AUTO, 1, 1 },
+        { "full:q8", LS_COMPUTE_AUTO, 1, 0 },   { "full:q8", LS_COMPUTE_AUTO, 1, 1 },
+    };
+    const struct golden g = first_rows(96);
+
+    for (size_t k = 0; k < sizeof runs / sizeof runs[0]; k++) {
+        struct golden_run run = runs[k];
+        const struct golden_diff one = compare(&g, &run, "1 thread", NULL);
+
+        run.n_threads = 2;
+        CHECK(one.bits == compare(&g, &run, "2 threads", NULL).bits);
+    }
+}
+
+int main(int argc, char **argv)
+{
+    static const struct test tests[] = {
+        TEST(test_tokens),      TEST(test_fp32),   TEST(test_bf16),    TEST(test_auto_blocks),
+        TEST(test_auto_decode), TEST(test_blocks), TEST(test_threads),
+    };
+    ls_error err = { 0 };
+    const char *path;
+    int result = 1;
+
+    which = argc > 1 && strcmp(argv[1], "gemma") == 0 ? 1 : 0;
+    path = golden_model_path(known[which].variable, known[which].file);
+    if (!path) {
+        fprintf(stderr, "skipped: %s is not here; scripts/get-model %s obtains it\n", known[which].file,
+                known[which].name);
+        return TEST_SKIP;
+    }
+    if (golden_open(&golden, known[which].name, &err) == LS_OK &&
+        ls_model_open(path, NULL, &model, &err) == LS_OK &&
+        ls_tokenizer_open(path, NULL, &tok, &err) == LS_OK)
+        result = test_main(tests, sizeof tests / sizeof tests[0], argc > 1 ? argc - 1 : argc,
+                           argc > 1 ? argv + 1 : argv);
+    else
+        fprintf(stderr, "error: %s\n", err.text);
+    ls_tokenizer_close(tok);
+    ls_model_close(model);
+    golden_close(&golden);
+    return result;
+}
