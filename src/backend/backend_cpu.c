@@ -3,16 +3,26 @@
 
 #include <string.h>
 
+/* Large memory comes straight from the system, zeroed when touched: a short prompt never pays for a long
+ * block. */
+static bool from_system(const struct cpu_state *cpu, size_t bytes)
+{
+    return !cpu->alloc && bytes >= (size_t)1 << 20;
+}
+
 static void *mem_alloc(struct lsi_exec *ex, size_t bytes)
 {
     const struct cpu_state *cpu = ex->state;
-    return lsi_calloc(cpu->alloc, bytes, 1);
+    return from_system(cpu, bytes) ? lsi_pages_alloc(bytes) : lsi_calloc(cpu->alloc, bytes, 1);
 }
 
 static void mem_free(struct lsi_exec *ex, void *ptr, size_t bytes)
 {
     const struct cpu_state *cpu = ex->state;
-    lsi_free(cpu->alloc, ptr, bytes);
+    if (from_system(cpu, bytes))
+        lsi_pages_free(ptr, bytes);
+    else
+        lsi_free(cpu->alloc, ptr, bytes);
 }
 
 static void mem_read(struct lsi_exec *ex, void *host, const void *ptr, size_t bytes)
