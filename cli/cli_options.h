@@ -1,0 +1,82 @@
+/* The options of all sub-commands; the rows are in options.def. */
+#ifndef LONGSPAN_CLI_OPTIONS_H
+#define LONGSPAN_CLI_OPTIONS_H
+
+#include "cli.h"
+
+/* Bits of the sub-commands in options.def. */
+enum {
+    CMD_GENERATE = 1,
+    CMD_CHAT = 2,
+    CMD_PERPLEXITY = 4,
+    CMD_TOKENIZE = 8,
+    CMD_INFO = 16,
+    CMD_CONVERT = 32,
+    CMD_BENCH = 64,
+};
+
+/** Texts of an option that may be given more than once; they point into argv. */
+struct text_list {
+    const char **items;
+    size_t n;
+};
+
+/** Numbers of an option that takes "512" or "0,4096,8192". */
+struct count_list {
+    long long *items;
+    size_t n;
+};
+
+struct cli_options {
+    const struct command *command;
+    struct text_list rest; /* arguments that are no options (convert) */
+
+    const char *model;
+    struct text_list prompts;
+    const char *file;
+    const char *doc;
+    const char *system, *chat_template, *answer_prefix;
+    struct text_list stop;
+    long long n_predict;
+    bool ignore_eos;
+
+    long long threads, context, block;
+    const char *kv, *compute;
+
+    double temp, top_p, min_p, repeat_penalty;
+    long long top_k, repeat_last, seed;
+
+    long long stride;
+    const char *per_token;
+
+    bool decode, no_bos, special;
+    bool tensors;
+
+    const char *out, *dtype, *format;
+    bool force;
+
+    struct count_list n_prompt, n_gen, n_depth, n_threads;
+    long long repetitions;
+    bool no_warmup;
+    const char *output;
+
+    bool quiet, json, help;
+};
+
+/**
+ * Read argv[0 .. argc-1], the words after the command's name.
+ * EXIT_OK, or EXIT_USAGE after a sentence on stderr.
+ */
+int options_parse(struct cli_options *o, const struct command *cmd, int argc, char **argv);
+void options_free(struct cli_options *o);
+
+/** The command's help page on stdout. */
+void options_help(const struct command *cmd);
+
+/** Path of the model to use: -m, $LONGSPAN_MODEL, the demo's. NULL after a message. Release with free. */
+char *find_model(const struct cli_options *o);
+
+/** The item of names nearest to word, NULL when none is near. */
+const char *nearest_name(const char *word, const char *const *names, size_t n);
+
+#endif

@@ -1,0 +1,230 @@
+/* A conversation through the model's chat template. */
+#include <locale.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "cli_session.h"
+#include "line_input.h"
+
+struct turn {
+    const char *role;
+    struct text content;
+};
+
+struct chat {
+    struct session s;
+    ls_chat_template *tmpl;
+    struct text doc;
+    struct turn *turns;
+    size_t n_turns;
+    struct report report;
+};
+
+static struct text *add_turn(struct chat *c, const char *role)
+{
+    c->turns = cli_realloc(c->turns, c->n_turns + 1, sizeof *c->turns);
+    c->turns[c->n_turns] = (struct turn){ .role = role };
+    return &c->turns[c->n_turns++].content;
+}
+
+static void drop_turns(struct chat *c, size_t n)
+{
+    while (c->n_turns > n)
+        text_free(&c->turns[--c->n_turns].content);
+}
+
+/* An empty conversation: the system message, if one was given. */
+static void reset(struct chat *c)
+{
+    drop_turns(c, 0);
+    if (c->s.o->system)
+        text_puts(add_turn(c, "system"), c->s.o->system);
+}
+
+static bool has_question(const struct chat *c)
+{
+    for (size_t i = 0; i < c->n_turns; i++)
+        if (strcmp(c->turns[i].role, "user") == 0)
+            return true;
+    return false;
+}
+
+/* The question, behind the document if it is the first one. */
+static void add_question(struct chat *c, const char *question, size_t len)
+{
+    const bool first = !has_question(c);
+    struct text *content = add_turn(c, "user");
+
+    if (first && c->doc.len) {
+        text_add(content, c->doc.data, c->doc.len);
+        text_puts(content, c->doc.data[c->doc.len - 1] == '\n' ? "\n" : "\n\n");
+    }
+    text_add(content, question, len);
+}
+
+static int encode(struct chat *c, int32_t **ids, size_t *n_ids)
+{
+    ls_chat_message *messages = cli_realloc(NULL, c->n_turns, sizeof *messages);
+    ls_error err = { 0 };
+    ls_status st;
+
+    for (size_t i = 0; i < c->n_turns; i++) {
+        const struct turn *t = &c->turns[i];
+        messages[i] = (ls_chat_message){ t->role, t->content.data ? t->content.data : "", t->content.len };
+    }
+    st = ls_chat_encode(c->tmpl, messages, c->n_turns, true, c->s.o->answer_prefix, ids, n_ids, &err);
+    free(messages);
+    return st == LS_OK ? EXIT_OK : cli_fail("%s", err.text);
+}
+
+/* One question and its answer; a failed question leaves the conversation as it was. */
+static int ask(struct chat *c, const char *question, size_t len)
+{
+    const struct text prompt = { .data = (char *)question, .len = len };
+    const size_t n_before = c->n_turns;
+    struct answer a = { 0 };
+    int32_t *ids = NULL;
+    size_t n_ids = 0;
+    int status;
+
+    add_question(c, question, len);
+    status = encode(c, &ids, &n_ids);
+    if (status == EXIT_OK)
+        status = session_answer(&c->s, ids, n_ids, c->s.o->answer_prefix, &a);
+    ls_tokenizer_ids_free(c->s.tok, ids, n_ids);
+    if (status == EXIT_OK || a.text.len)
+        text_add(add_turn(c, "assistant"), a.text.data, a.text.len);
+    else
+        drop_turns(c, n_before);
+    if (status != EXIT_ERROR)
+        report_add(&c->report, &c->s, &prompt, &a);
+    answer_free(&a);
+    return status;
+}
+
+/* ---- one-shot ------------------------------------------------------------------ */
+
+static int ask_prompts(struct chat *c, const struct prompts *p)
+{
+    int status = EXIT_OK;
+
+    for (size_t i = 0; i < p->n && status == EXIT_OK; i++) {
+        reset(c);
+        if (p->n > 1 && !c->s.o->quiet)
+            fprintf(stderr, "> %s\n", p->items[i].data);
+        status = ask(c, p->items[i].data, p->items[i].len);
+    }
+    return status;
+}
+
+/* ---- line by line ----------------------------------------------------------------- */
+
+static const char commands_help[] = "  /reset   forget the conversation (a document stays)\n"
+                                    "  /tokens  how full the context is\n"
+                                    "  /help    this list\n"
+                                    "  /quit    end; so does Ctrl-D\n"
+                                    "  Ctrl-C   stop an answer\n";
+
+/* True when the line was a command; *quit is set by /quit. From a pipe what is no command is text. */
+static bool run_command(struct chat *c, const char *line, size_t len, bool interactive, bool *quit)
+{
+    static const char *const names[] = { "/help", "/reset", "/tokens", "/quit" };
+    char word[64];
+    const char *near;
+
+    if (len == 0 || line[0] != '/')
+        return false;
+    snprintf(word, sizeof word, "%.*s", (int)(len < 63 ? len : 63), line);
+    word[strcspn(word, " \t\r")] = '\0';
+    if (strcmp(word, "/quit") == 0 || strcmp(word, "/exit") == 0) {
+        *quit = true;
+    } else if (strcmp(word, "/reset") == 0) {
+        reset(c);
+        fputs("The conversation begins anew.\n", stderr);
+    } else if (strcmp(word, "/tokens") == 0) {
+        fprintf(stderr, "%zu of %zu tokens\n", c->s.n_held, ls_context_capacity(c->s.ctx));
+    } else if (strcmp(word, "/help") == 0) {
+        fputs(commands_help, stderr);
+    } else if (!interactive || strchr(word + 1, '/')) {
+        return false; /* with a second slash it is a path */
+    } else {
+        near = nearest_name(word, names, CLI_LEN(names));
+        fprintf(stderr, "There is no command %s%s%s%s; /help lists them.\n", word,
+                near ? " (did you mean " : "", near ? near : "", near ? "?)" : "");
+    }
+    return true;
+}
+
+static int converse(struct chat *c, bool interactive)
+{
+    struct line_input *in = line_input_open(interactive);
+    int status = EXIT_OK;
+    bool quit = false;
+
+    if (interactive)
+        cli_note(c->s.o->quiet, "ask something; /help lists the commands, Ctrl-D ends");
+    reset(c);
+    while (!quit) {
+        const char *line;
+        size_t len;
+        const enum line_result got = line_input_read(in, &line, &len);
+        if (got == LINE_END)
+            break;
+        if (got == LINE_INTERRUPTED) {
+            status = EXIT_INTERRUPTED;
+            if (!interactive)
+                break;
+            signals_rearm();
+            fputs("(Ctrl-D or /quit ends)\n", stderr);
+            continue;
+        }
+        if (strspn(line, " \t\r") >= len || run_command(c, line, len, interactive, &quit))
+            continue;
+        status = ask(c, line, len);
+        if (!interactive && status != EXIT_OK)
+            break;
+        signals_rearm();
+    }
+    line_input_close(in);
+    return interactive ? EXIT_OK : status;
+}
+
+static int open_chat(struct chat *c, const struct cli_options *o)
+{
+    ls_error err = { 0 };
+    int status = EXIT_OK;
+
+    if (o->doc && !text_read_file(&c->doc, o->doc))
+        return EXIT_ERROR;
+    status = session_open(&c->s, o, (size_t)o->context);
+    if (status != EXIT_OK)
+        return status;
+    if (ls_chat_template_open(c->s.tok, o->chat_template, &c->tmpl, &err) != LS_OK)
+        return cli_fail("%s", err.text);
+    return EXIT_OK;
+}
+
+int cmd_chat(const struct cli_options *o)
+{
+    const bool one_shot = o->file || o->prompts.n;
+    struct chat c = { 0 };
+    struct prompts p = { 0 };
+    int status;
+
+    setlocale(LC_CTYPE, ""); /* so that line editing knows how wide characters are */
+    status = prompts_read(o, &p);
+    if (status == EXIT_OK)
+        status = open_chat(&c, o);
+    if (status == EXIT_OK) {
+        status = one_shot ? ask_prompts(&c, &p) : converse(&c, isatty(STDIN_FILENO) && isatty(STDERR_FILENO));
+        status = report_end(&c.report, &c.s, status);
+    }
+    drop_turns(&c, 0);
+    free(c.turns);
+    ls_chat_template_close(c.tmpl);
+    session_close(&c.s);
+    text_free(&c.doc);
+    prompts_free(&p);
+    return status;
+}
