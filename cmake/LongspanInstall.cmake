@@ -1,13 +1,8 @@
-# cmake --install: command, libraries, headers, pkg-config file, CMake package, manual pages.
+# cmake --install: libraries, headers, pkg-config file, CMake package, manual page. (The command: cli/.)
 
 include(CMakePackageConfigHelpers)
 
-set(ls_targets longspan longspan_static)
-if(TARGET longspan_cli)
-  list(APPEND ls_targets longspan_cli)
-endif()
-install(TARGETS ${ls_targets}
-  RUNTIME DESTINATION "${CMAKE_INSTALL_BINDIR}"
+install(TARGETS longspan longspan_static
   LIBRARY DESTINATION "${CMAKE_INSTALL_LIBDIR}"
   ARCHIVE DESTINATION "${CMAKE_INSTALL_LIBDIR}")
 install(DIRECTORY "${PROJECT_SOURCE_DIR}/include/longspan" DESTINATION "${CMAKE_INSTALL_INCLUDEDIR}"
