@@ -1,0 +1,39 @@
+/* Attention over one page, AVX-512. Head sizes that are no multiple of 16 go to the reference. */
+#include "kernels/impl.h"
+
+#include "kernels/x86/vec_avx512.h"
+#include "kernels/x86/vec_math.h"
+
+#include <math.h>
+
+/* 24 sums, 4 operands, 1 broadcast of 32 registers. */
+#define ROWS 6
+#define KEYS 4
+#define DIMS 4
+
+#include "kernels/x86/attention_formats.h"
+
+void lsk_attn_f32_avx512(const struct lsk_attn *a)
+{
+    a->D % LSK_TILE == 0 ? f32_attend(a) : lsk_attn_f32_ref(a);
+}
+
+void lsk_attn_bf16_avx512(const struct lsk_attn *a)
+{
+    a->D % LSK_TILE == 0 ? bf16_attend(a) : lsk_attn_bf16_ref(a);
+}
+
+void lsk_attn_bf16_round_avx512(const struct lsk_attn *a)
+{
+    lsk_attn_bf16_avx512(a);
+}
+
+void lsk_attn_q8_avx512(const struct lsk_attn *a)
+{
+    a->D % LSK_TILE == 0 ? q8_attend(a) : lsk_attn_q8_ref(a);
+}
+
+void lsk_attn_q8_round_avx512(const struct lsk_attn *a)
+{
+    lsk_attn_q8_avx512(a);
+}

@@ -1,0 +1,236 @@
+/*
+ * Attention over one page in fp32, for any width of vectors and any stored format. The
+ * includer defines
+ *
+ *     NAME(x)            names of this instance
+ *     ROWS, KEYS, DIMS   rows, key vectors, dimension vectors of the register blocks
+ *     FIELDS             numbers in a 32-bit word of the page (1, 2, 4)
+ *     KEY(w, c), VALUE(w, c)  field c of a vector of words, as floats
+ *     SCALES             1 when the format has a scale per key and per value
+ *
+ * Pass 1, scores of ROWS rows with the whole page, KEYS vectors of keys at a time:
+ *
+ *                     key vectors
+ *            d     | x x x x |       z[row][key] += q[row][d] * k[d][key]
+ *     rows   q     | z z z z |
+ *            q     | z z z z |       ROWS * KEYS sums in registers
+ *
+ * Pass 2, per row: greatest score, weights, their sum. Pass 3, like pass 1 with the weights
+ * in place of the queries and dimensions in place of keys.
+ *
+ * Every sum runs over its terms in ascending order whatever the blocks are, which is why a row
+ * has the same bits in any company. Slots are taken in groups of GROUP; those that a row
+ * does not see have weight 0.
+ *
+ * A page is read once, in order, so each block asks for what lies AHEAD bytes (or one group of
+ * keys) further on; at the end of the values this is the next page, which can be anywhere.
+ */
+#define GROUP 64
+#define AHEAD 4096
+
+/* z[r][s] for the slots from .. to - 1, multiples of GROUP; n_rows is a constant at every call. */
+VEC_INLINE void NAME(scores)(const struct lsk_attn *a, const float *q, float (*z)[LSK_PAGE], size_t n_rows,
+                             size_t from, size_t to, bool fetch)
+{
+    const size_t D = a->D, words = D / FIELDS, tile_bytes = words * 4 * LSK_TILE;
+    const size_t ahead = fetch ? GROUP / LSK_TILE * tile_bytes : 0;
+
+    for (size_t s = from; s < to; s += KEYS * VEC_LANES) {
+        const unsigned char *k[KEYS];
+        vec sum[ROWS][KEYS];
+        VEC_UNROLL
+        for (size_t j = 0; j < KEYS; j++) {
+            const size_t slot = s + j * VEC_LANES;
+            k[j] = (const unsigned char *)a->head + slot / LSK_TILE * tile_bytes + slot % LSK_TILE * 4;
+            VEC_UNROLL
+            for (size_t r = 0; r < n_rows; r++)
+                sum[r][j] = vec_zero();
+        }
+        for (size_t i = 0; i < words; i++) {
+            VEC_UNROLL
+            for (size_t j = 0; j < KEYS; j++)
+                _mm_prefetch((const char *)k[j] + i * 64 + ahead, _MM_HINT_T0);
+            VEC_UNROLL
+            for (int c = 0; c < FIELDS; c++) {
+                vec x[KEYS];
+                VEC_UNROLL
+                for (size_t j = 0; j < KEYS; j++)
+                    x[j] = KEY(vec_words(k[j] + i * 64), c);
+                VEC_UNROLL
+                for (size_t r = 0; r < n_rows; r++) {
+                    const vec b = vec_set(q[r * D + i * FIELDS + (size_t)c]);
+                    VEC_UNROLL
+                    for (size_t j = 0; j < KEYS; j++)
+                        sum[r][j] = vec_fma(b, x[j], sum[r][j]);
+                }
+            }
+        }
+        VEC_UNROLL
+        for (size_t j = 0; j < KEYS; j++) {
+#if SCALES
+            const float *scales = (const float *)(const void *)((const char *)a->head + lsk_kv_q8_scales(D));
+            const vec scale = vec_load(scales + s + j * VEC_LANES);
+#endif
+            VEC_UNROLL
+            for (size_t r = 0; r < n_rows; r++) {
+#if SCALES
+                sum[r][j] = vec_mul(sum[r][j], scale);
+#endif
+                vec_store(z[r] + s + j * VEC_LANES, sum[r][j]);
+            }
+        }
+    }
+}
+
+/* Scores of row r to weights (times the scales of the values); m, l brought up to date. Returns
+ * the factor for what the row has summed so far. */
+static float NAME(weights)(const struct lsk_attn *a, float *z, size_t r, size_t from, size_t to)
+{
+    const size_t lo = lsk_clamp_slot(a->lo[r], from, to), hi = lsk_clamp_slot(a->hi[r], lo, to);
+    vec top = vec_set(-INFINITY), sum[GROUP / VEC_LANES];
+    float m = a->m[r];
+
+    for (size_t s = from; s < lo; s++)
+        z[s] = -INFINITY;
+    for (size_t s = hi; s < to; s++)
+        z[s] = -INFINITY;
+    for (size_t s = from; s < to; s += VEC_LANES)
+        top = vec_max(top, vec_load(z + s));
+    m = vec_greatest(top) > m ? vec_greatest(top) : m;
+
+    const float base = m == -INFINITY ? 0.0f : m;
+    for (size_t j = 0; j < GROUP / VEC_LANES; j++)
+        sum[j] = vec_zero();
+    for (size_t s = from; s < to; s += GROUP) {
+        VEC_UNROLL
+        for (size_t j = 0; j < GROUP / VEC_LANES; j++) {
+            float *at = z + s + j * VEC_LANES;
+            vec w = vec_exp2(vec_sub(vec_load(at), vec_set(base)));
+            sum[j] = vec_add(sum[j], w);
+#if SCALES
+            const float *scales =
+                (const float *)(const void *)((const char *)a->head + lsk_kv_q8_scales(a->D)) + LSK_PAGE;
+            w = vec_mul(w, vec_load(scales + s + j * VEC_LANES));
+#endif
+            vec_store(at, w);
+        }
+    }
+    for (size_t j = 1; j < GROUP / VEC_LANES; j++)
+        sum[0] = vec_add(sum[0], sum[j]);
+    float decay[VEC_LANES];
+    vec_store(decay, vec_exp2(vec_set(a->m[r] - base)));
+    a->l[r] = a->l[r] * decay[0] + vec_sum(sum[0]);
+    a->m[r] = m;
+    return decay[0];
+}
+
+/* acc[r][d .. d + n_dims vectors) = decay[r] acc + sum_s z[r][s] v[s][d]. */
+VEC_INLINE void NAME(values)(const struct lsk_attn *a, float *acc, float (*z)[LSK_PAGE], const float *decay,
+                             size_t n_rows, size_t n_dims, size_t d, size_t from, size_t to, bool fetch)
+{
+    const size_t D = a->D, part_bytes = LSK_PAGE * D / FIELDS * 4;
+    const unsigned char *v = (const unsigned char *)a->head + part_bytes;
+    const unsigned char *next = a->next ? a->next : a->head;
+    vec sum[ROWS][DIMS];
+
+    VEC_UNROLL
+    for (size_t r = 0; r < n_rows; r++)
+        VEC_UNROLL
+    for (size_t j = 0; j < n_dims; j++)
+        sum[r][j] = vec_mul(vec_set(decay[r]), vec_load(acc + r * D + d + j * VEC_LANES));
+    for (size_t s = from; s < to; s += FIELDS) {
+        const size_t at = s / FIELDS * D * 4 + d * 4;
+        if (fetch) {
+            const unsigned char *there =
+                at + AHEAD < part_bytes ? v + at + AHEAD : next + (at + AHEAD - part_bytes);
+            VEC_UNROLL
+            for (size_t j = 0; j < n_dims; j += LSK_TILE / VEC_LANES)
+                _mm_prefetch((const char *)there + j * VEC_LANES * 4, _MM_HINT_T0);
+        }
+        VEC_UNROLL
+        for (int c = 0; c < FIELDS; c++) {
+            vec x[DIMS];
+            VEC_UNROLL
+            for (size_t j = 0; j < n_dims; j++)
+                x[j] = VALUE(vec_words(v + at + j * VEC_LANES * 4), c);
+            VEC_UNROLL
+            for (size_t r = 0; r < n_rows; r++) {
+                const vec b = vec_set(z[r][s + (size_t)c]);
+                VEC_UNROLL
+                for (size_t j = 0; j < n_dims; j++)
+                    sum[r][j] = vec_fma(b, x[j], sum[r][j]);
+            }
+        }
+    }
+    VEC_UNROLL
+    for (size_t r = 0; r < n_rows; r++)
+        VEC_UNROLL
+    for (size_t j = 0; j < n_dims; j++)
+        vec_store(acc + r * D + d + j * VEC_LANES, sum[r][j]);
+}
+
+/* The three passes for rows r0 .. r0 + n_rows - 1. */
+VEC_INLINE void NAME(block)(const struct lsk_attn *a, size_t r0, size_t n_rows, size_t from, size_t to)
+{
+    float z[ROWS][LSK_PAGE], decay[ROWS];
+    const size_t D = a->D;
+    float *acc = a->acc + r0 * D;
+    size_t d = 0;
+
+    NAME(scores)(a, a->q + r0 * D, z, n_rows, from, to, r0 == 0);
+    for (size_t r = 0; r < n_rows; r++)
+        decay[r] = NAME(weights)(a, z[r], r0 + r, from, to);
+    for (; d + DIMS * VEC_LANES <= D; d += DIMS * VEC_LANES)
+        NAME(values)(a, acc, z, decay, n_rows, DIMS, d, from, to, r0 == 0);
+    for (; d < D; d += VEC_LANES)
+        NAME(values)(a, acc, z, decay, n_rows, 1, d, from, to, r0 == 0);
+}
+
+static void NAME(attend)(const struct lsk_attn *a)
+{
+    size_t r = 0;
+
+    while (r < a->n_rows) {
+        const size_t n = a->n_rows - r < ROWS ? a->n_rows - r : ROWS;
+        size_t lo = LSK_PAGE, hi = 0;
+        for (size_t i = r; i < r + n; i++) {
+            lo = a->lo[i] < a->hi[i] && a->lo[i] < lo ? a->lo[i] : lo;
+            hi = a->lo[i] < a->hi[i] && a->hi[i] > hi ? a->hi[i] : hi;
+        }
+        lo = lo / GROUP * GROUP;
+        hi = (hi + GROUP - 1) / GROUP * GROUP;
+        if (lo < hi) {
+            switch (n) {
+            case 1:
+                NAME(block)(a, r, 1, lo, hi);
+                break;
+            case 2:
+                NAME(block)(a, r, 2, lo, hi);
+                break;
+            case 3:
+                NAME(block)(a, r, 3, lo, hi);
+                break;
+#if ROWS > 4
+            case 4:
+                NAME(block)(a, r, 4, lo, hi);
+                break;
+            case 5:
+                NAME(block)(a, r, 5, lo, hi);
+                break;
+#endif
+            default:
+                NAME(block)(a, r, ROWS, lo, hi);
+                break;
+            }
+        }
+        r += n;
+    }
+}
+
+#undef GROUP
+#undef AHEAD
+#undef FIELDS
+#undef KEY
+#undef VALUE
+#undef SCALES
+#undef NAME

@@ -1,0 +1,115 @@
+/* Vectors of 8 floats under the names that the shared bodies use. */
+#ifndef LSK_VEC_AVX2_H
+#define LSK_VEC_AVX2_H
+
+#include <immintrin.h>
+#include <stddef.h>
+
+#define VEC_LANES 8
+typedef __m256 vec;
+typedef __m256i vec_bits;
+
+static inline vec vec_set(float x)
+{
+    return _mm256_set1_ps(x);
+}
+static inline vec vec_zero(void)
+{
+    return _mm256_setzero_ps();
+}
+static inline vec vec_load(const float *p)
+{
+    return _mm256_loadu_ps(p);
+}
+static inline void vec_store(float *p, vec x)
+{
+    _mm256_storeu_ps(p, x);
+}
+static inline vec vec_add(vec a, vec b)
+{
+    return _mm256_add_ps(a, b);
+}
+static inline vec vec_sub(vec a, vec b)
+{
+    return _mm256_sub_ps(a, b);
+}
+static inline vec vec_mul(vec a, vec b)
+{
+    return _mm256_mul_ps(a, b);
+}
+static inline vec vec_div(vec a, vec b)
+{
+    return _mm256_div_ps(a, b);
+}
+/* With a NaN the second operand. */
+static inline vec vec_max(vec a, vec b)
+{
+    return _mm256_max_ps(a, b);
+}
+static inline vec vec_min(vec a, vec b)
+{
+    return _mm256_min_ps(a, b);
+}
+static inline vec vec_fma(vec a, vec b, vec c)
+{
+    return _mm256_fmadd_ps(a, b, c);
+}
+static inline vec vec_nearest(vec a)
+{
+    return _mm256_round_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+}
+static inline float vec_sum(vec a)
+{
+    __m128 s = _mm_add_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
+    s = _mm_add_ps(s, _mm_movehl_ps(s, s));
+    return _mm_cvtss_f32(_mm_add_ss(s, _mm_movehdup_ps(s)));
+}
+static inline float vec_greatest(vec a)
+{
+    __m128 s = _mm_max_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
+    s = _mm_max_ps(s, _mm_movehl_ps(s, s));
+    return _mm_cvtss_f32(_mm_max_ss(s, _mm_movehdup_ps(s)));
+}
+static inline double vec_sum_double(vec a)
+{
+    const __m256d s = _mm256_add_pd(_mm256_cvtps_pd(_mm256_castps256_ps128(a)),
+                                    _mm256_cvtps_pd(_mm256_extractf128_ps(a, 1)));
+    const __m128d t = _mm_add_pd(_mm256_castpd256_pd128(s), _mm256_extractf128_pd(s, 1));
+    return _mm_cvtsd_f64(_mm_add_sd(t, _mm_unpackhi_pd(t, t)));
+}
+/* a * 2^n for whole n; vec_exp2 keeps n within what both instruction sets can do. -127 gives zero. */
+#define VEC_MIN_EXP (-127.0f)
+static inline vec vec_scale2(vec a, vec n)
+{
+    const __m256i e = _mm256_slli_epi32(_mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127)), 23);
+    return _mm256_mul_ps(a, _mm256_castsi256_ps(e));
+}
+
+/* 32-bit words, and fields of them as floats. */
+static inline vec_bits vec_words(const void *p)
+{
+    return _mm256_loadu_si256((const __m256i *)p);
+}
+static inline vec vec_as_floats(vec_bits w)
+{
+    return _mm256_castsi256_ps(w);
+}
+static inline vec vec_bf16_low(vec_bits w)
+{
+    return _mm256_castsi256_ps(_mm256_slli_epi32(w, 16));
+}
+static inline vec vec_bf16_high(vec_bits w)
+{
+    return _mm256_castsi256_ps(_mm256_and_si256(w, _mm256_set1_epi32((int)0xffff0000u)));
+}
+static inline vec_bits vec_flip_bytes(vec_bits w)
+{
+    return _mm256_xor_si256(w, _mm256_set1_epi8((char)0x80));
+}
+/* Signed byte c of each word. */
+static inline vec vec_byte(vec_bits w, int c)
+{
+    return _mm256_cvtepi32_ps(_mm256_srai_epi32(_mm256_sll_epi32(w, _mm_cvtsi32_si128(24 - 8 * c)), 24));
+}
+
+#endif

@@ -1,0 +1,109 @@
+/* Vectors of 16 floats under the names that the shared bodies use. */
+#ifndef LSK_VEC_AVX512_H
+#define LSK_VEC_AVX512_H
+
+#include <immintrin.h>
+#include <stddef.h>
+
+#define VEC_LANES 16
+typedef __m512 vec;
+typedef __m512i vec_bits;
+
+static inline vec vec_set(float x)
+{
+    return _mm512_set1_ps(x);
+}
+static inline vec vec_zero(void)
+{
+    return _mm512_setzero_ps();
+}
+static inline vec vec_load(const float *p)
+{
+    return _mm512_loadu_ps(p);
+}
+static inline void vec_store(float *p, vec x)
+{
+    _mm512_storeu_ps(p, x);
+}
+static inline vec vec_add(vec a, vec b)
+{
+    return _mm512_add_ps(a, b);
+}
+static inline vec vec_sub(vec a, vec b)
+{
+    return _mm512_sub_ps(a, b);
+}
+static inline vec vec_mul(vec a, vec b)
+{
+    return _mm512_mul_ps(a, b);
+}
+static inline vec vec_div(vec a, vec b)
+{
+    return _mm512_div_ps(a, b);
+}
+/* With a NaN the second operand. */
+static inline vec vec_max(vec a, vec b)
+{
+    return _mm512_max_ps(a, b);
+}
+static inline vec vec_min(vec a, vec b)
+{
+    return _mm512_min_ps(a, b);
+}
+static inline vec vec_fma(vec a, vec b, vec c)
+{
+    return _mm512_fmadd_ps(a, b, c);
+}
+static inline vec vec_nearest(vec a)
+{
+    return _mm512_roundscale_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+}
+static inline float vec_sum(vec a)
+{
+    return _mm512_reduce_add_ps(a);
+}
+static inline float vec_greatest(vec a)
+{
+    return _mm512_reduce_max_ps(a);
+}
+static inline double vec_sum_double(vec a)
+{
+    const __m512d lo = _mm512_cvtps_pd(_mm512_castps512_ps256(a));
+    const __m512d hi = _mm512_cvtps_pd(_mm512_extractf32x8_ps(a, 1));
+    return _mm512_reduce_add_pd(_mm512_add_pd(lo, hi));
+}
+/* a * 2^n for whole n; vec_exp2 keeps n within what both instruction sets can do. */
+#define VEC_MIN_EXP (-152.0f)
+static inline vec vec_scale2(vec a, vec n)
+{
+    return _mm512_scalef_ps(a, n);
+}
+
+/* 32-bit words, and fields of them as floats. */
+static inline vec_bits vec_words(const void *p)
+{
+    return _mm512_loadu_si512(p);
+}
+static inline vec vec_as_floats(vec_bits w)
+{
+    return _mm512_castsi512_ps(w);
+}
+static inline vec vec_bf16_low(vec_bits w)
+{
+    return _mm512_castsi512_ps(_mm512_slli_epi32(w, 16));
+}
+static inline vec vec_bf16_high(vec_bits w)
+{
+    return _mm512_castsi512_ps(_mm512_and_si512(w, _mm512_set1_epi32((int)0xffff0000u)));
+}
+static inline vec_bits vec_flip_bytes(vec_bits w)
+{
+    return _mm512_xor_si512(w, _mm512_set1_epi8((char)0x80));
+}
+/* Signed byte c of each word. */
+static inline vec vec_byte(vec_bits w, int c)
+{
+    return _mm512_cvtepi32_ps(_mm512_srai_epi32(_mm512_sll_epi32(w, _mm_cvtsi32_si128(24 - 8 * c)), 24));
+}
+
+#endif
