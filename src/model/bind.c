@@ -283,20 +283,16 @@ static bool is_ignored(struct lsi_str rest)
 /* A tensor inside a layer that the architecture has no use for would make the results quietly wrong. */
 static ls_status check_unused(const struct ls_model *m, ls_error *err)
 {
-    const struct lsi_role_name *names = m->config.family->names;
     for (size_t i = 0; i < lsi_source_n_tensors(&m->source); i++) {
         struct lsi_tensor t;
         struct lsi_str rest;
+        enum lsi_role role;
         size_t layer;
         lsi_source_tensor(&m->source, i, &t);
         if (!lsi_source_layer_name(&m->source, t.name, &layer, &rest) || is_ignored(rest))
             continue;
-        bool used = false;
-        for (enum lsi_role role = LSI_ROLE_ATTN_NORM; role < LSI_N_ROLES && !used; role++) {
-            const char *name = m->source.is_gguf ? names[role].gguf : names[role].hf;
-            used = name && is_text(rest, name) && lsi_role_shape(&m->config, role).rank > 0;
-        }
-        if (!used || layer >= m->config.L)
+        const bool known = lsi_source_role(&m->source, m->config.family, t.name, &role, &layer);
+        if (!known || layer >= m->config.L || lsi_role_shape(&m->config, role).rank == 0)
             return lsi_fail(err, LS_E_UNSUPPORTED, "%s: tensor %.*s has no place in a %s model of %zu layers",
                             m->path, (int)t.name.len, t.name.s, m->config.family->name, m->config.L);
     }

@@ -45,13 +45,16 @@ struct lsi_tensor {
     size_t bytes;
 };
 
+#define LSI_MODEL_PATH 4096
+
 /* Where the tensors come from. */
 struct lsi_source {
     bool is_gguf;
     struct lsi_gguf gguf;
     struct lsi_safetensors st;
-    const char *prefix;      /* Hugging Face: what stands before "layers.", "model." or longer; static */
-    const char *head_prefix; /* before "lm_head."; static */
+    const char *prefix;       /* Hugging Face: what stands before "layers.", "model." or longer; static */
+    const char *head_prefix;  /* before "lm_head."; static */
+    char dir[LSI_MODEL_PATH]; /* Hugging Face: the directory */
 };
 
 #define LSI_TENSOR_NAME 160 /* bytes that hold any name lsi_source_name makes */
@@ -97,6 +100,10 @@ bool lsi_source_find(const struct lsi_source *s, const struct lsi_family *f, enu
 /** Split "blk.7.attn_q.weight" in 7 and "attn_q.weight"; false for tensors outside the layers. */
 bool lsi_source_layer_name(const struct lsi_source *s, struct lsi_str name, size_t *layer,
                            struct lsi_str *rest);
+
+/** Role of a tensor by its name; false for tensors that no role has. */
+bool lsi_source_role(const struct lsi_source *s, const struct lsi_family *f, struct lsi_str name,
+                     enum lsi_role *role, size_t *layer);
 
 /* Shape of a role: rank 2 (rows, columns), rank 1 (columns), or 0 when this model has no such tensor. */
 struct lsi_shape {

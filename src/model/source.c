@@ -7,7 +7,6 @@
 #include "model/model_impl.h"
 
 #define CONFIG_BYTES ((size_t)16 << 20) /* ceiling for config.json and its like */
-#define PATH_BYTES   4096
 
 /* What stands before the names of the map: text models, and text models inside multimodal ones. */
 static const struct {
@@ -117,6 +116,30 @@ bool lsi_source_layer_name(const struct lsi_source *s, struct lsi_str name, size
     return true;
 }
 
+static bool is_text(struct lsi_str s, const char *text)
+{
+    return s.len == strlen(text) && memcmp(s.s, text, s.len) == 0;
+}
+
+bool lsi_source_role(const struct lsi_source *s, const struct lsi_family *f, struct lsi_str name,
+                     enum lsi_role *role, size_t *layer)
+{
+    struct lsi_str rest;
+    const bool in_layer = lsi_source_layer_name(s, name, layer, &rest);
+    for (enum lsi_role r = 0; r < LSI_N_ROLES; r++) {
+        char full[LSI_TENSOR_NAME];
+        const char *part = s->is_gguf ? f->names[r].gguf : f->names[r].hf;
+        if (!part || lsi_role_in_layer(r) != in_layer)
+            continue;
+        if (in_layer ? is_text(rest, part)
+                     : lsi_source_name(s, f, r, 0, full, sizeof full) && is_text(name, full)) {
+            *role = r;
+            return true;
+        }
+    }
+    return false;
+}
+
 /* ---- files ------------------------------------------------------------------------------ */
 
 static ls_status open_gguf(struct lsi_source *s, struct lsi_config *c, const char *path,
@@ -139,7 +162,7 @@ static ls_status read_config(struct lsi_config *c, const char *path, const ls_al
 
 static ls_status read_generation(struct lsi_config *c, const char *dir, const ls_alloc *alloc, ls_error *err)
 {
-    char path[PATH_BYTES];
+    char path[LSI_MODEL_PATH];
     struct lsi_map m;
     if (!lsi_path_join(path, sizeof path, dir, "generation_config.json") || !lsi_path_exists(path))
         return LS_OK;
@@ -165,6 +188,7 @@ static ls_status find_prefix(struct lsi_source *s, const struct lsi_family *f, c
 static ls_status open_hf(struct lsi_source *s, struct lsi_config *c, const char *dir, const char *config,
                          const ls_alloc *alloc, ls_error *err)
 {
+    snprintf(s->dir, sizeof s->dir, "%s", dir);
     LSI_TRY(read_config(c, config, alloc, err));
     LSI_TRY(read_generation(c, dir, alloc, err));
     LSI_TRY(lsi_st_open_dir(&s->st, dir, alloc, err));
@@ -194,7 +218,7 @@ static ls_status find_gguf(const char *dir, char *out, size_t cap, ls_error *err
 static ls_status open_dir(struct lsi_source *s, struct lsi_config *c, const char *dir, const ls_alloc *alloc,
                           ls_error *err)
 {
-    char path[PATH_BYTES];
+    char path[LSI_MODEL_PATH];
     if (!lsi_path_join(path, sizeof path, dir, "config.json"))
         return lsi_fail(err, LS_E_INVAL, "%s: the path is too long", dir);
     if (lsi_path_exists(path))
@@ -207,7 +231,7 @@ static ls_status open_dir(struct lsi_source *s, struct lsi_config *c, const char
 static ls_status open_parent(struct lsi_source *s, struct lsi_config *c, const char *path,
                              const ls_alloc *alloc, ls_error *err)
 {
-    char dir[PATH_BYTES] = ".", config[PATH_BYTES];
+    char dir[LSI_MODEL_PATH] = ".", config[LSI_MODEL_PATH];
     const char *slash = strrchr(path, '/');
     if (slash)
         snprintf(dir, sizeof dir, "%.*s", slash == path ? 1 : (int)(slash - path), path);
@@ -223,9 +247,9 @@ ls_status lsi_source_open(struct lsi_source *s, struct lsi_config *c, const char
     ls_status st;
     memset(s, 0, sizeof *s);
     memset(c, 0, sizeof *c);
-    if (strlen(path) >= PATH_BYTES)
+    if (strlen(path) >= LSI_MODEL_PATH)
         return lsi_fail(err, LS_E_INVAL, "the path of the model has %zu bytes; at most %d are allowed",
-                        strlen(path), PATH_BYTES - 1);
+                        strlen(path), LSI_MODEL_PATH - 1);
     if (!lsi_path_exists(path))
         return lsi_fail(
             err, LS_E_IO,
