@@ -105,7 +105,7 @@ const char *nearest_name(const char *word, const char *const *names, size_t n)
 
     for (size_t i = 0; i < n; i++) {
         size_t distance = edit_distance(word, names[i]);
-        if (len >= 3 && distance > 1 && strncmp(names[i], word, len) == 0)
+        if (len >= 2 && distance > 1 && strncmp(names[i], word, len) == 0)
             distance = 1; /* an abbreviation */
         if (distance < best_distance) {
             best_distance = distance;
@@ -279,8 +279,11 @@ static const struct option_row *find_short(unsigned command, char letter)
 static const struct option_row *find_option(unsigned command, const char *word, const char **value)
 {
     *value = NULL;
-    if (word[1] != '-')
-        return word[1] && !word[2] ? find_short(command, word[1]) : NULL;
+    if (word[1] != '-') {
+        if (word[2] == '=')
+            *value = word + 3;
+        return word[2] == '=' || !word[2] ? find_short(command, word[1]) : NULL;
+    }
     const size_t n = strcspn(word + 2, "=");
     if (word[2 + n] == '=')
         *value = word + 2 + n + 1;
@@ -298,9 +301,8 @@ static int complain_unknown(const struct command *cmd, const char *word)
     for (size_t i = 0; i < CLI_LEN(rows); i++)
         if (rows[i].commands & cmd->bit)
             lists[n++] = rows[i].names;
-    if (dashes == 1 && find_short(cmd->bit, name[0]) && (isdigit((unsigned char)name[1]) || name[1] == '='))
-        return cli_usage("unknown option '%s' for %s; write '-%c %s'", word, cmd->name, name[0],
-                         name[1] == '=' || word[2] == '=' ? word + 3 : word + 2);
+    if (dashes == 1 && find_short(cmd->bit, name[0]) && isdigit((unsigned char)name[1]))
+        return cli_usage("unknown option '%s' for %s; write '-%c %s'", word, cmd->name, name[0], word + 2);
     if (suggest(name, lists, n, near))
         return cli_usage(
             "unknown option '%.*s' for %s; did you mean '--%s'? ('longspan %s --help' lists all)",
