@@ -13,7 +13,7 @@ typedef void lsk_rmsnorm_add_fn(float *y, const float *x, const float *gain, siz
 
 /**
  * gate[i] = act(gate[i]) * up[i]. glu_silu: x / (1 + exp(-x)); glu_gelu: the tanh form
- * x/2 (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))). Accuracy: 4e-6 relative.
+ * x/2 (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))). Accuracy: 1e-5 relative, and 1e-30.
  */
 typedef void lsk_glu_fn(float *gate, const float *up, size_t n);
 
@@ -28,7 +28,8 @@ typedef void lsk_rope_angles_fn(float *cosine, float *sine, const double *inv_fr
 #define LSK_ROPE_MAX 1024
 typedef void lsk_rope_fn(float *x, const float *cosine, const float *sine, size_t n, bool interleaved);
 
-/** log(sum_i exp(x[i])), sums in double; n > 0. -inf entries count nothing; NaN or +inf give that. */
+/** log(sum_i exp(x[i])), sums in double; n > 0. -inf entries count nothing; NaN or +inf give that.
+ * Accuracy: 1e-6. */
 typedef double lsk_logsumexp_fn(const float *x, size_t n);
 
 #endif

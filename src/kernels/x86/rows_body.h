@@ -1,0 +1,156 @@
+/*
+ * Row operations for any width of vectors. The includer defines NAME(x), the name of the function
+ * of operation x. What is left of a row after whole vectors goes through a buffer of one vector.
+ */
+#define LOG2_E 1.44269504088896340736f
+
+/* The first n < VEC_LANES floats, zeros behind them. */
+static vec load_part(const float *p, size_t n)
+{
+    float part[VEC_LANES] = { 0 };
+    memcpy(part, p, n * sizeof *p);
+    return vec_load(part);
+}
+
+static void store_part(float *p, vec x, size_t n)
+{
+    float part[VEC_LANES];
+    vec_store(part, x);
+    memcpy(p, part, n * sizeof *p);
+}
+
+/* Four sums: one chain of additions would wait for each of them. */
+static float inverse_rms(const float *x, size_t n, float eps)
+{
+    vec sum[4] = { vec_zero(), vec_zero(), vec_zero(), vec_zero() };
+    size_t i = 0;
+
+    for (; i + 4 * VEC_LANES <= n; i += 4 * VEC_LANES) {
+        VEC_UNROLL
+        for (size_t j = 0; j < 4; j++) {
+            const vec v = vec_load(x + i + j * VEC_LANES);
+            sum[j] = vec_fma(v, v, sum[j]);
+        }
+    }
+    for (; i < n; i += VEC_LANES) {
+        const vec v = i + VEC_LANES <= n ? vec_load(x + i) : load_part(x + i, n - i);
+        sum[0] = vec_fma(v, v, sum[0]);
+    }
+    const float total = vec_sum(vec_add(vec_add(sum[0], sum[1]), vec_add(sum[2], sum[3])));
+    return 1.0f / sqrtf(total / (float)n + eps);
+}
+
+void NAME(rmsnorm)(float *y, const float *x, const float *gain, size_t n, float eps)
+{
+    const vec inv = vec_set(inverse_rms(x, n, eps));
+    size_t i = 0;
+
+    for (; i + VEC_LANES <= n; i += VEC_LANES)
+        vec_store(y + i, vec_mul(vec_mul(vec_load(x + i), inv), vec_load(gain + i)));
+    if (i < n)
+        store_part(y + i, vec_mul(vec_mul(load_part(x + i, n - i), inv), load_part(gain + i, n - i)), n - i);
+}
+
+void NAME(rmsnorm_add)(float *y, const float *x, const float *gain, size_t n, float eps)
+{
+    const vec inv = vec_set(inverse_rms(x, n, eps));
+    size_t i = 0;
+
+    for (; i + VEC_LANES <= n; i += VEC_LANES)
+        vec_store(y + i, vec_fma(vec_mul(vec_load(x + i), inv), vec_load(gain + i), vec_load(y + i)));
+    if (i < n) {
+        const vec v = vec_mul(load_part(x + i, n - i), inv);
+        store_part(y + i, vec_fma(v, load_part(gain + i, n - i), load_part(y + i, n - i)), n - i);
+    }
+}
+
+/* x / (1 + 2^t). The bound keeps 2^t finite; what it cuts off is below 2^-126 |x|. */
+VEC_INLINE vec over_one_plus_exp2(vec x, vec t)
+{
+    return vec_div(x, vec_add(vec_set(1.0f), vec_exp2(vec_min(vec_set(126.0f), t))));
+}
+
+VEC_INLINE vec silu(vec x)
+{
+    return over_one_plus_exp2(x, vec_mul(x, vec_set(-LOG2_E)));
+}
+
+/* (1 + tanh u) / 2 = 1 / (1 + exp(-2 u)), u = sqrt(2 / pi) (x + 0.044715 x^3). */
+VEC_INLINE vec gelu(vec x)
+{
+    const vec square = vec_mul(x, x);
+    const vec u = vec_mul(x, vec_fma(square, vec_set(0.044715f), vec_set(1.0f)));
+    return over_one_plus_exp2(x, vec_mul(u, vec_set(-2.0f * 0.79788456080286535588f * LOG2_E)));
+}
+
+void NAME(glu_silu)(float *gate, const float *up, size_t n)
+{
+    size_t i = 0;
+
+    for (; i + VEC_LANES <= n; i += VEC_LANES)
+        vec_store(gate + i, vec_mul(silu(vec_load(gate + i)), vec_load(up + i)));
+    if (i < n)
+        store_part(gate + i, vec_mul(silu(load_part(gate + i, n - i)), load_part(up + i, n - i)), n - i);
+}
+
+void NAME(glu_gelu)(float *gate, const float *up, size_t n)
+{
+    size_t i = 0;
+
+    for (; i + VEC_LANES <= n; i += VEC_LANES)
+        vec_store(gate + i, vec_mul(gelu(vec_load(gate + i)), vec_load(up + i)));
+    if (i < n)
+        store_part(gate + i, vec_mul(gelu(load_part(gate + i, n - i)), load_part(up + i, n - i)), n - i);
+}
+
+void NAME(rope)(float *x, const float *cosine, const float *sine, size_t n, bool interleaved)
+{
+    size_t i = 0;
+
+    if (interleaved) {
+        lsk_rope_ref(x, cosine, sine, n, interleaved);
+        return;
+    }
+    for (; i < n; i += VEC_LANES) {
+        const size_t left = n - i;
+        if (left >= VEC_LANES) {
+            const vec a = vec_load(x + i), b = vec_load(x + n + i);
+            const vec c = vec_load(cosine + i), s = vec_load(sine + i);
+            vec_store(x + i, vec_sub(vec_mul(a, c), vec_mul(b, s)));
+            vec_store(x + n + i, vec_fma(b, c, vec_mul(a, s)));
+        } else {
+            const vec a = load_part(x + i, left), b = load_part(x + n + i, left);
+            const vec c = load_part(cosine + i, left), s = load_part(sine + i, left);
+            store_part(x + i, vec_sub(vec_mul(a, c), vec_mul(b, s)), left);
+            store_part(x + n + i, vec_fma(b, c, vec_mul(a, s)), left);
+        }
+    }
+}
+
+/* Terms in fp32 (2 ulp), sums of 16 of them in fp32 lanes, the rest in double. */
+double NAME(logsumexp)(const float *x, size_t n)
+{
+    const size_t whole = n / VEC_LANES * VEC_LANES;
+    vec top = vec_set(-INFINITY);
+    float max = -INFINITY;
+    double total = 0.0;
+
+    for (size_t i = 0; i < whole; i += VEC_LANES)
+        top = vec_max(top, vec_load(x + i));
+    if (whole > 0)
+        max = vec_greatest(top);
+    for (size_t i = whole; i < n; i++)
+        max = x[i] > max ? x[i] : max;
+    if (isinf(max))
+        return (double)max;
+    for (size_t i = 0; i < whole;) {
+        const size_t end = i + 16 * VEC_LANES < whole ? i + 16 * VEC_LANES : whole;
+        vec sum = vec_zero();
+        for (; i < end; i += VEC_LANES)
+            sum = vec_add(sum, vec_exp2(vec_mul(vec_sub(vec_load(x + i), vec_set(max)), vec_set(LOG2_E))));
+        total += vec_sum_double(sum);
+    }
+    for (size_t i = whole; i < n; i++)
+        total += exp((double)x[i] - (double)max);
+    return (double)max + log(total);
+}

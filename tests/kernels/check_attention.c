@@ -1,0 +1,242 @@
+/* Attention kernels: one page, every format, rows of all kinds; storing and converting pages. */
+#include "kt.h"
+
+#include <math.h>
+#include <string.h>
+
+struct shape {
+    size_t head_bytes;
+    double tol; /* of sums of weights times values around 1 */
+    lsk_kv_store_fn *store;
+};
+
+static struct shape shape_of(const char *op, size_t D)
+{
+    struct shape s = { lsk_kv_q8_head_bytes(D), 3e-5, lsk_kv_store_q8_ref };
+
+    if (strstr(op, "bf16")) {
+        s.head_bytes = lsk_kv_bf16_head_bytes(D);
+        s.store = lsk_kv_store_bf16_ref;
+    } else if (strstr(op, "f32")) {
+        s.head_bytes = lsk_kv_f32_head_bytes(D);
+        s.store = lsk_kv_store_f32_ref;
+    }
+    if (strstr(op, "bf16_round"))
+        s.tol = 1.0 / 64;
+    else if (strstr(op, "round"))
+        s.tol = 1.0 / 1024;
+    return s;
+}
+
+static void *random_head(struct kt *k, const struct shape *s, size_t D)
+{
+    /* The contract aligns pages to 64 bytes; kt_bytes does not. */
+    unsigned char *raw = kt_bytes(k, s->head_bytes + 64);
+    void *head = raw + (64 - (uintptr_t)raw % 64) % 64;
+    float *key = kt_f32(k, D, KT_ZERO), *value = kt_f32(k, D, KT_ZERO);
+
+    memset(head, 0, s->head_bytes);
+    for (size_t slot = 0; slot < LSK_PAGE; slot++) {
+        for (size_t d = 0; d < D; d++) {
+            key[d] = (float)kt_normal(k);
+            value[d] = (float)kt_normal(k);
+        }
+        s->store(head, D, slot, key, value);
+    }
+    return head;
+}
+
+struct rows {
+    float *m, *l, *acc;
+};
+
+static struct rows fresh_rows(struct kt *k, size_t n, size_t D)
+{
+    const struct rows r = { kt_f32(k, n, KT_ZERO), kt_f32(k, n, KT_ZERO), kt_f32(k, n * D, KT_ZERO) };
+
+    for (size_t i = 0; i < n; i++)
+        r.m[i] = -INFINITY;
+    return r;
+}
+
+static void see(lsk_attn_fn *fn, const struct lsk_attn *a, const struct rows *r)
+{
+    struct lsk_attn b = *a;
+    b.m = r->m;
+    b.l = r->l;
+    b.acc = r->acc;
+    fn(&b);
+}
+
+/* Compare what states mean: acc / l and m + log2 l. The greatest score itself may be any bound. */
+static void same_rows(struct kt *k, const struct rows *got, const struct rows *want, size_t n, size_t D,
+                      double tol)
+{
+    for (size_t r = 0; r < n; r++) {
+        if (want->l[r] == 0.0f) {
+            kt_within(k, (double)got->l[r], 0.0, 0.0, "l of a row that saw nothing", r);
+            continue;
+        }
+        kt_within(k, (double)got->m[r] + log2((double)got->l[r]),
+                  (double)want->m[r] + log2((double)want->l[r]), 4.0 * tol, "log2 of the sum of weights", r);
+        for (size_t d = 0; d < D; d++)
+            kt_within(k, (double)got->acc[r * D + d] / (double)got->l[r],
+                      (double)want->acc[r * D + d] / (double)want->l[r], tol, "output", r * D + d);
+    }
+}
+
+static void check_attn(struct kt *k)
+{
+    static const size_t dims[] = { 2, 6, 16, 64, 80, 96, 128, 256 };
+    static const size_t counts[] = { 1, 2, 3, 4, 5, 6, 7, 16, 31, 33, 70 };
+    lsk_attn_fn *ref = (lsk_attn_fn *)kt_ref(k), *fn;
+
+    while ((fn = (lsk_attn_fn *)kt_next(k)) != NULL) {
+        for (size_t i = 0; i < 3 * KT_LEN(counts); i++) {
+            const size_t D = dims[i % KT_LEN(dims)], n = counts[i % KT_LEN(counts)];
+            const size_t room = (n + LSK_ATTN_ROW_PAD - 1) / LSK_ATTN_ROW_PAD * LSK_ATTN_ROW_PAD;
+            const struct shape shape = shape_of(kt_op(k), D);
+            const void *first = random_head(k, &shape, D), *second = random_head(k, &shape, D);
+            float *q = kt_f32(k, room * D, KT_NORMAL);
+            uint16_t *lo = kt_bytes(k, room * sizeof *lo), *hi = kt_bytes(k, room * sizeof *hi);
+            struct lsk_attn a = { .head = first, .next = second, .D = D, .n_rows = n, .q = q, .lo = lo };
+            const struct rows want = fresh_rows(k, room, D), got = fresh_rows(k, room, D);
+
+            a.hi = hi;
+            for (size_t j = 0; j < n * D; j++)
+                q[j] *= 1.5f / sqrtf((float)D);
+            for (size_t r = 0; r < room; r++) {
+                /* All, a part, the last slot, nothing. */
+                const size_t kind = i < KT_LEN(counts) ? 0 : kt_below(k, 4);
+                const size_t at = kt_below(k, LSK_PAGE);
+                lo[r] = (uint16_t)(kind == 1 ? at : kind == 2 ? LSK_PAGE - 1 : 0);
+                hi[r] = (uint16_t)(kind == 1 ? at + kt_below(k, LSK_PAGE - at) : kind == 3 ? 0 : LSK_PAGE);
+            }
+            see(ref, &a, &want);
+            see(fn, &a, &got);
+            same_rows(k, &got, &want, n, D, shape.tol);
+            a.head = second;
+            a.next = NULL;
+            see(ref, &a, &want);
+            see(fn, &a, &got);
+            same_rows(k, &got, &want, n, D, shape.tol);
+
+            /* A row alone has the same bits. */
+            const size_t r = kt_below(k, n);
+            const struct rows alone = fresh_rows(k, LSK_ATTN_ROW_PAD, D);
+            float *one = kt_f32(k, LSK_ATTN_ROW_PAD * D, KT_ZERO);
+            memcpy(one, q + r * D, D * sizeof *q);
+            a.n_rows = 1;
+            a.q = one;
+            a.lo = lo + r;
+            a.hi = hi + r;
+            a.head = first;
+            see(fn, &a, &alone);
+            a.head = second;
+            see(fn, &a, &alone);
+            kt_equal(k, alone.acc, got.acc + r * D, D * sizeof *q, "row alone");
+            kt_equal(k, alone.l, got.l + r, sizeof *q, "sum alone");
+            kt_reset(k);
+        }
+
+        const struct shape shape = shape_of(kt_op(k), 64);
+        const size_t n = strstr(kt_op(k), "bf16_round") ? 192 : 3;
+        struct lsk_attn a = { .head = random_head(k, &shape, 64), .D = 64, .n_rows = n };
+        const struct rows r = fresh_rows(k, 192, 64);
+        uint16_t *lo = kt_bytes(k, 192 * sizeof *lo), *hi = kt_bytes(k, 192 * sizeof *hi);
+        for (size_t j = 0; j < 192; j++) {
+            lo[j] = 0;
+            hi[j] = LSK_PAGE;
+        }
+        a.q = kt_f32(k, 192 * 64, KT_NORMAL);
+        a.lo = lo;
+        a.hi = hi;
+        KT_BENCH_FLOPS(k, n == 3 ? "3 rows, D 64, in cache" : "192 rows, D 64", (double)shape.head_bytes,
+                       4.0 * 64 * LSK_PAGE * (double)n, see(fn, &a, &r));
+        kt_reset(k);
+    }
+}
+
+void check_attn_f32(struct kt *k)
+{
+    check_attn(k);
+}
+
+void check_attn_bf16(struct kt *k)
+{
+    check_attn(k);
+}
+
+void check_attn_bf16_round(struct kt *k)
+{
+    check_attn(k);
+}
+
+void check_attn_q8(struct kt *k)
+{
+    check_attn(k);
+}
+
+void check_attn_q8_round(struct kt *k)
+{
+    check_attn(k);
+}
+
+static void check_kv_store(struct kt *k)
+{
+    static const size_t dims[] = { 2, 6, 16, 30, 64, 80, 128, 256 };
+    lsk_kv_store_fn *ref = (lsk_kv_store_fn *)kt_ref(k), *fn;
+
+    while ((fn = (lsk_kv_store_fn *)kt_next(k)) != NULL) {
+        for (size_t i = 0; i < KT_LEN(dims) * KT_N_FILLS; i++) {
+            const size_t D = dims[i % KT_LEN(dims)];
+            const struct shape s = shape_of(kt_op(k), D);
+            const float *key = kt_f32(k, D, (enum kt_fill)(i / KT_LEN(dims)));
+            const float *value = kt_f32(k, D, (enum kt_fill)(i / KT_LEN(dims)));
+            void *want = kt_bytes(k, s.head_bytes), *got = kt_copy(k, want, s.head_bytes);
+            const size_t slot = kt_below(k, LSK_PAGE);
+
+            ref(want, D, slot, key, value);
+            fn(got, D, slot, key, value);
+            kt_equal(k, got, want, s.head_bytes, "head");
+            kt_reset(k);
+        }
+    }
+}
+
+void check_kv_store_f32(struct kt *k)
+{
+    check_kv_store(k);
+}
+
+void check_kv_store_bf16(struct kt *k)
+{
+    check_kv_store(k);
+}
+
+void check_kv_store_q8(struct kt *k)
+{
+    check_kv_store(k);
+}
+
+void check_kv_q8_to_bf16(struct kt *k)
+{
+    static const size_t dims[] = { 16, 64, 80, 128 };
+    lsk_kv_q8_to_bf16_fn *ref = (lsk_kv_q8_to_bf16_fn *)kt_ref(k), *fn;
+
+    while ((fn = (lsk_kv_q8_to_bf16_fn *)kt_next(k)) != NULL) {
+        for (size_t i = 0; i < KT_LEN(dims); i++) {
+            const struct shape s = { lsk_kv_q8_head_bytes(dims[i]), 0.0, lsk_kv_store_q8_ref };
+            const void *head = random_head(k, &s, dims[i]);
+            const size_t bytes = lsk_kv_bf16_head_bytes(dims[i]);
+            void *want = kt_bytes(k, bytes), *got = kt_bytes(k, bytes);
+
+            ref(want, head, dims[i]);
+            fn(got, head, dims[i]);
+            kt_equal(k, got, want, bytes, "bf16 head");
+            KT_BENCH(k, dims[i] == 64 ? "D 64" : "D other", (double)(bytes + s.head_bytes),
+                     fn(got, head, dims[i]));
+            kt_reset(k);
+        }
+    }
+}

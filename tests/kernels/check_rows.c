@@ -1,0 +1,157 @@
+/* Row kernels: normalisation, gated units, rotary embedding, sums of exponentials. */
+#include "kt.h"
+
+#include <math.h>
+#include <string.h>
+
+static const size_t sizes[] = { 1, 2, 7, 8, 9, 15, 16, 17, 31, 33, 63, 64, 65, 128, 576, 1023, 4096 };
+
+static void check_norm(struct kt *k, bool add)
+{
+    lsk_rmsnorm_fn *ref = (lsk_rmsnorm_fn *)kt_ref(k), *fn;
+
+    while ((fn = (lsk_rmsnorm_fn *)kt_next(k)) != NULL) {
+        for (size_t i = 0; i < KT_LEN(sizes) * KT_N_FILLS; i++) {
+            const size_t n = sizes[i % KT_LEN(sizes)];
+            const enum kt_fill fill = (enum kt_fill)(i / KT_LEN(sizes));
+            if (fill == KT_FILL)
+                continue;
+            float *x = kt_f32(k, n, fill), *gain = kt_f32(k, n, KT_NORMAL);
+            float *want = kt_f32(k, n, KT_UNIFORM), *got = kt_copy(k, want, n * sizeof *want);
+
+            ref(want, x, gain, n, 1e-5f);
+            fn(got, x, gain, n, 1e-5f);
+            kt_near(k, got, want, n, add ? 4e-6 : 1e-30, 4e-6, "y");
+            if (!add) {
+                fn(x, x, gain, n, 1e-5f);
+                kt_near(k, x, want, n, 1e-30, 4e-6, "y == x");
+            }
+            kt_reset(k);
+        }
+        float *x = kt_f32(k, 576, KT_NORMAL), *gain = kt_f32(k, 576, KT_NORMAL), *y = kt_f32(k, 576, KT_ZERO);
+        KT_BENCH(k, "576", 576 * 12.0, fn(y, x, gain, 576, 1e-5f));
+        kt_reset(k);
+    }
+}
+
+void check_rmsnorm(struct kt *k)
+{
+    check_norm(k, false);
+}
+
+void check_rmsnorm_add(struct kt *k)
+{
+    check_norm(k, true);
+}
+
+static void check_glu(struct kt *k)
+{
+    lsk_glu_fn *ref = (lsk_glu_fn *)kt_ref(k), *fn;
+
+    while ((fn = (lsk_glu_fn *)kt_next(k)) != NULL) {
+        for (size_t i = 0; i < KT_LEN(sizes) * KT_N_FILLS; i++) {
+            const size_t n = sizes[i % KT_LEN(sizes)];
+            const enum kt_fill fill = (enum kt_fill)(i / KT_LEN(sizes));
+            if (fill == KT_FILL)
+                continue;
+            float *want = kt_f32(k, n, fill), *up = kt_f32(k, n, KT_NORMAL);
+            /* Where the curve bends, and far into both tails. */
+            for (size_t j = 0; j < n && fill == KT_NORMAL; j++)
+                want[j] *= j % 2 ? 3.0f : 30.0f;
+            float *got = kt_copy(k, want, n * sizeof *want);
+
+            ref(want, up, n);
+            fn(got, up, n);
+            kt_near(k, got, want, n, 1e-30, 1e-5, "gate");
+            kt_reset(k);
+        }
+        float *gate = kt_f32(k, 1536, KT_NORMAL), *up = kt_f32(k, 1536, KT_ZERO);
+        KT_BENCH(k, "1536", 1536 * 12.0, fn(gate, up, 1536));
+        kt_reset(k);
+    }
+}
+
+void check_glu_silu(struct kt *k)
+{
+    check_glu(k);
+}
+
+void check_glu_gelu(struct kt *k)
+{
+    check_glu(k);
+}
+
+void check_rope_angles(struct kt *k)
+{
+    static const double positions[] = { 0, 1, 2, 100, 4095, 131072, 1048575, 1073741824 };
+    lsk_rope_angles_fn *ref = (lsk_rope_angles_fn *)kt_ref(k), *fn;
+
+    while ((fn = (lsk_rope_angles_fn *)kt_next(k)) != NULL) {
+        for (size_t i = 0; i < KT_LEN(positions) * 5; i++) {
+            const size_t n = (size_t[]){ 1, 5, 32, 40, 128 }[i % 5];
+            const double pos = positions[i / 5];
+            double *inv_freq = kt_bytes(k, n * sizeof *inv_freq);
+            float *c = kt_f32(k, n, KT_FILL), *s = kt_f32(k, n, KT_FILL);
+            float *want_c = kt_f32(k, n, KT_FILL), *want_s = kt_f32(k, n, KT_FILL);
+
+            for (size_t j = 0; j < n; j++)
+                inv_freq[j] = pow(10000.0, -(double)j / (double)n);
+            ref(want_c, want_s, inv_freq, n, pos, 1.25);
+            fn(c, s, inv_freq, n, pos, 1.25);
+            kt_near(k, c, want_c, n, 2e-7, 0.0, "cosine");
+            kt_near(k, s, want_s, n, 2e-7, 0.0, "sine");
+            kt_reset(k);
+        }
+    }
+}
+
+void check_rope(struct kt *k)
+{
+    static const size_t halves[] = { 1, 3, 8, 16, 20, 32, 40, 48, 64, 128 };
+    lsk_rope_fn *ref = (lsk_rope_fn *)kt_ref(k), *fn;
+
+    while ((fn = (lsk_rope_fn *)kt_next(k)) != NULL) {
+        for (size_t i = 0; i < KT_LEN(halves) * 2; i++) {
+            const size_t n = halves[i / 2];
+            float *want = kt_f32(k, 2 * n, KT_NORMAL), *got = kt_copy(k, want, 2 * n * sizeof *want);
+            float *c = kt_f32(k, n, KT_UNIFORM), *s = kt_f32(k, n, KT_UNIFORM);
+
+            ref(want, c, s, n, i % 2);
+            fn(got, c, s, n, i % 2);
+            kt_near(k, got, want, 2 * n, 1e-6, 1e-6, "x");
+            kt_reset(k);
+        }
+    }
+}
+
+void check_logsumexp(struct kt *k)
+{
+    lsk_logsumexp_fn *ref = (lsk_logsumexp_fn *)kt_ref(k), *fn;
+
+    while ((fn = (lsk_logsumexp_fn *)kt_next(k)) != NULL) {
+        for (size_t i = 0; i < KT_LEN(sizes) * KT_N_FILLS; i++) {
+            const size_t n = sizes[i % KT_LEN(sizes)];
+            const enum kt_fill fill = (enum kt_fill)(i / KT_LEN(sizes));
+            if (fill == KT_FILL)
+                continue;
+            float *x = kt_f32(k, n, fill);
+            const double want = ref(x, n);
+            kt_within(k, fn(x, n), want, 1e-6 + 1e-12 * fabs(want), "lse", 0);
+            x[n / 2] = -INFINITY;
+            const double cut = ref(x, n);
+            if (n > 1)
+                kt_within(k, fn(x, n), cut, 1e-6 + 1e-12 * fabs(cut), "lse with -inf", 0);
+            else if (fn(x, n) != cut)
+                kt_fail(k, "the sum of nothing is %g", fn(x, n));
+            x[n / 2] = NAN;
+            if (n > 1 && !isnan(fn(x, n)))
+                kt_fail(k, "a NaN among %zu is lost", n);
+            kt_reset(k);
+        }
+        float *x = kt_f32(k, 49152, KT_NORMAL);
+        volatile double sink;
+        KT_BENCH(k, "49152", 49152 * 4.0, sink = fn(x, 49152));
+        (void)sink;
+        kt_reset(k);
+    }
+}
