@@ -144,6 +144,20 @@ static void pack_queries(const struct call *c, float *q, size_t g, size_t t0, si
     }
 }
 
+/* What the rows see of the page at `slot`, and before slot `end`. */
+static void set_limits(const struct call *c, const struct tile *tile, size_t t0, size_t n_tokens, size_t slot,
+                       size_t end)
+{
+    for (size_t t = 0; t < n_tokens; t++) {
+        const uint16_t lo = within(seen_from(c->a, t0 + t), slot);
+        const uint16_t hi = within(lsi_min_size(end, c->a->slot0 + t0 + t + 1), slot);
+        for (size_t r = t * c->group; r < (t + 1) * c->group; r++) {
+            tile->lo[r] = lo;
+            tile->hi[r] = hi;
+        }
+    }
+}
+
 /* Let the tokens t0 .. t0 + n_tokens - 1 see slots first .. end - 1 of kv head g. */
 static void see_slots(const struct call *c, const struct tile *tile, size_t g, size_t t0, size_t n_tokens,
                       size_t first, size_t end)
@@ -155,14 +169,16 @@ static void see_slots(const struct call *c, const struct tile *tile, size_t g, s
     k.acc = tile->acc;
     k.lo = tile->lo;
     k.hi = tile->hi;
+    bool all_before = false;
     for (size_t page = first / LSI_KV_PAGE; page * LSI_KV_PAGE < end; page++) {
         const size_t slot = page * LSI_KV_PAGE;
         const bool more = slot + LSI_KV_PAGE < end;
-        for (size_t r = 0; r < k.n_rows; r++) {
-            const size_t t = t0 + r / c->group;
-            tile->lo[r] = within(seen_from(a, t), slot);
-            tile->hi[r] = within(lsi_min_size(end, a->slot0 + t + 1), slot);
-        }
+        /* Between the edges every row sees every slot of every page. */
+        const bool all = slot + LSI_KV_PAGE <= lsi_min_size(end, a->slot0 + t0 + 1) &&
+                         seen_from(a, t0 + n_tokens - 1) <= slot;
+        if (!all || !all_before)
+            set_limits(c, tile, t0, n_tokens, slot, end);
+        all_before = all;
         k.head = (const unsigned char *)a->kv.pages[page] + g * c->head_bytes;
         k.next = more ? (const unsigned char *)a->kv.pages[page + 1] + g * c->head_bytes : NULL;
         if (c->convert) {
