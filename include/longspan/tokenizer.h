@@ -58,6 +58,8 @@ LS_API bool ls_tokenizer_is_stop(const ls_tokenizer *tok, int32_t id);
 LS_API bool ls_tokenizer_is_control(const ls_tokenizer *tok, int32_t id);
 /** Id of a token by its exact text, -1 when there is none. */
 LS_API int32_t ls_tokenizer_find(const ls_tokenizer *tok, const char *text, size_t len);
+/** Something about the files that makes results doubtful, for showing once; NULL when all is well. */
+LS_API const char *ls_tokenizer_warning(const ls_tokenizer *tok);
 /** Text of the chat template in the files, or NULL. Lives as long as the tokenizer. */
 LS_API const char *ls_tokenizer_chat_template(const ls_tokenizer *tok);
 
