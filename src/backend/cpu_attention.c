@@ -375,7 +375,7 @@ static void choose_kernel(const struct lsi_exec *ex, struct call *c)
             c->convert = kernels->kv_q8_to_bf16;
             c->attn = kernels->attn_bf16_round;
         } else {
-            c->attn = round ? kernels->attn_q8_round : kernels->attn_q8;
+            c->attn = kernels->attn_q8;
         }
         break;
     }

@@ -35,10 +35,9 @@ struct lsk_attn {
 
 /**
  * attn_f32, attn_bf16, attn_q8     products in fp32 of the stored values with fp32 queries and weights;
- * attn_bf16_round                  queries and weights may be rounded to bf16, sums in fp32;
- * attn_q8_round                    queries and weights may be rounded to 16 bits of the greatest of the row.
+ * attn_bf16_round                  queries and weights may be rounded to bf16, sums in fp32.
  *
- * Accuracy: 1e-5 relative to the largest |value| for the first kind, 2^-7 for bf16_round, 2^-11 for q8_round.
+ * Accuracy: 1e-5 relative to the largest |value| for the first kind, 2^-6 for bf16_round.
  */
 typedef void lsk_attn_fn(const struct lsk_attn *a);
 

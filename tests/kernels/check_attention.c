@@ -21,10 +21,8 @@ static struct shape shape_of(const char *op, size_t D)
         s.head_bytes = lsk_kv_f32_head_bytes(D);
         s.store = lsk_kv_store_f32_ref;
     }
-    if (strstr(op, "bf16_round"))
+    if (strstr(op, "round"))
         s.tol = 1.0 / 64;
-    else if (strstr(op, "round"))
-        s.tol = 1.0 / 1024;
     return s;
 }
 
@@ -173,11 +171,6 @@ void check_attn_bf16_round(struct kt *k)
 }
 
 void check_attn_q8(struct kt *k)
-{
-    check_attn(k);
-}
-
-void check_attn_q8_round(struct kt *k)
 {
     check_attn(k);
 }

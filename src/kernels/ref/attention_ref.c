@@ -122,9 +122,3 @@ void lsk_attn_q8_ref(const struct lsk_attn *a)
     static const struct format f = { q8_key, q8_value, exact };
     attend(a, &f);
 }
-
-/* Rounding is permitted, not required. */
-void lsk_attn_q8_round_ref(const struct lsk_attn *a)
-{
-    lsk_attn_q8_ref(a);
-}

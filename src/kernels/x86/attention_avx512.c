@@ -32,8 +32,3 @@ void lsk_attn_q8_avx512(const struct lsk_attn *a)
 {
     a->D % LSK_TILE == 0 ? q8_attend(a) : lsk_attn_q8_ref(a);
 }
-
-void lsk_attn_q8_round_avx512(const struct lsk_attn *a)
-{
-    lsk_attn_q8_avx512(a);
-}

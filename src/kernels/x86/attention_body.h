@@ -7,6 +7,8 @@
  *     FIELDS             numbers in a 32-bit word of the page (1, 2, 4)
  *     KEY(w, c), VALUE(w, c)  field c of a vector of words, as floats
  *     SCALES             1 when the format has a scale per key and per value
+ *     PAIRS              1 when words of two bf16 are multiplied as they are: queries and
+ *                        weights are packed into such words too, and KEY, VALUE do nothing
  *
  * Pass 1, scores of ROWS rows with the whole page, KEYS vectors of keys at a time:
  *
@@ -27,6 +29,13 @@
  */
 #define GROUP 64
 #define AHEAD 4096
+#if PAIRS
+#define STEPS           1 /* products with one word */
+#define MULADD(b, x, c) vec_fma_pairs(b, x, c)
+#else
+#define STEPS           FIELDS
+#define MULADD(b, x, c) vec_fma(b, x, c)
+#endif
 
 /* z[r][s] for the slots from .. to - 1, multiples of GROUP; n_rows is a constant at every call. */
 VEC_INLINE void NAME(scores)(const struct lsk_attn *a, const float *q, float (*z)[LSK_PAGE], size_t n_rows,
@@ -51,17 +60,17 @@ VEC_INLINE void NAME(scores)(const struct lsk_attn *a, const float *q, float (*z
             for (size_t j = 0; j < KEYS; j++)
                 _mm_prefetch((const char *)k[j] + i * 64 + ahead, _MM_HINT_T0);
             VEC_UNROLL
-            for (int c = 0; c < FIELDS; c++) {
+            for (int c = 0; c < STEPS; c++) {
                 vec x[KEYS];
                 VEC_UNROLL
                 for (size_t j = 0; j < KEYS; j++)
                     x[j] = KEY(vec_words(k[j] + i * 64), c);
                 VEC_UNROLL
                 for (size_t r = 0; r < n_rows; r++) {
-                    const vec b = vec_set(q[r * D + i * FIELDS + (size_t)c]);
+                    const vec b = vec_set(q[(r * words + i) * STEPS + (size_t)c]);
                     VEC_UNROLL
                     for (size_t j = 0; j < KEYS; j++)
-                        sum[r][j] = vec_fma(b, x[j], sum[r][j]);
+                        sum[r][j] = MULADD(b, x[j], sum[r][j]);
                 }
             }
         }
@@ -86,7 +95,12 @@ VEC_INLINE void NAME(scores)(const struct lsk_attn *a, const float *q, float (*z
  * the factor for what the row has summed so far. */
 static float NAME(weights)(const struct lsk_attn *a, float *z, size_t r, size_t from, size_t to)
 {
-    const size_t lo = lsk_clamp_slot(a->lo[r], from, to), hi = lsk_clamp_slot(a->hi[r], lo, to);
+    const size_t lo = a->lo[r] < from ? from
+                      : a->lo[r] > to ? to
+                                      : a->lo[r],
+                 hi = a->hi[r] < lo   ? lo
+                      : a->hi[r] > to ? to
+                                      : a->hi[r];
     vec top = vec_set(-INFINITY), sum[GROUP / VEC_LANES];
     float m = a->m[r];
 
@@ -101,6 +115,17 @@ static float NAME(weights)(const struct lsk_attn *a, float *z, size_t r, size_t 
     const float base = m == -INFINITY ? 0.0f : m;
     for (size_t j = 0; j < GROUP / VEC_LANES; j++)
         sum[j] = vec_zero();
+#if PAIRS
+    /* Words of two weights go to the front half of the row, behind what is still to be read. */
+    for (size_t s = from; s < to; s += 2 * VEC_LANES) {
+        const vec x = vec_exp2(vec_sub(vec_load(z + s), vec_set(base)));
+        const vec y = vec_exp2(vec_sub(vec_load(z + s + VEC_LANES), vec_set(base)));
+        const vec_bits both = vec_pack_bf16(x, y);
+        sum[0] = vec_add(sum[0], vec_bf16_low(both));
+        sum[1] = vec_add(sum[1], vec_bf16_high(both));
+        vec_store(z + s / 2, vec_as_floats(both));
+    }
+#else
     for (size_t s = from; s < to; s += GROUP) {
         VEC_UNROLL
         for (size_t j = 0; j < GROUP / VEC_LANES; j++) {
@@ -115,6 +140,7 @@ static float NAME(weights)(const struct lsk_attn *a, float *z, size_t r, size_t 
             vec_store(at, w);
         }
     }
+#endif
     for (size_t j = 1; j < GROUP / VEC_LANES; j++)
         sum[0] = vec_add(sum[0], sum[j]);
     float decay[VEC_LANES];
@@ -148,17 +174,17 @@ VEC_INLINE void NAME(values)(const struct lsk_attn *a, float *acc, float (*z)[LS
                 _mm_prefetch((const char *)there + j * VEC_LANES * 4, _MM_HINT_T0);
         }
         VEC_UNROLL
-        for (int c = 0; c < FIELDS; c++) {
+        for (int c = 0; c < STEPS; c++) {
             vec x[DIMS];
             VEC_UNROLL
             for (size_t j = 0; j < n_dims; j++)
                 x[j] = VALUE(vec_words(v + at + j * VEC_LANES * 4), c);
             VEC_UNROLL
             for (size_t r = 0; r < n_rows; r++) {
-                const vec b = vec_set(z[r][s + (size_t)c]);
+                const vec b = vec_set(z[r][s / FIELDS * STEPS + (size_t)c]);
                 VEC_UNROLL
                 for (size_t j = 0; j < n_dims; j++)
-                    sum[r][j] = vec_fma(b, x[j], sum[r][j]);
+                    sum[r][j] = MULADD(b, x[j], sum[r][j]);
             }
         }
     }
@@ -175,9 +201,19 @@ VEC_INLINE void NAME(block)(const struct lsk_attn *a, size_t r0, size_t n_rows, 
     float z[ROWS][LSK_PAGE], decay[ROWS];
     const size_t D = a->D;
     float *acc = a->acc + r0 * D;
+    const float *q = a->q + r0 * D;
     size_t d = 0;
 
-    NAME(scores)(a, a->q + r0 * D, z, n_rows, from, to, r0 == 0);
+#if PAIRS
+    float packed[ROWS * PAIRS_MAX_D / 2];
+    for (size_t i = 0; i < n_rows * D; i += 2 * VEC_LANES) {
+        /* The last rows of an odd number of vectors end in the middle of a pair of vectors. */
+        const vec high = i + VEC_LANES < n_rows * D ? vec_load(q + i + VEC_LANES) : vec_zero();
+        vec_store(packed + i / 2, vec_as_floats(vec_pack_bf16(vec_load(q + i), high)));
+    }
+    q = packed;
+#endif
+    NAME(scores)(a, q, z, n_rows, from, to, r0 == 0);
     for (size_t r = 0; r < n_rows; r++)
         decay[r] = NAME(weights)(a, z[r], r0 + r, from, to);
     for (; d + DIMS * VEC_LANES <= D; d += DIMS * VEC_LANES)
@@ -229,6 +265,9 @@ static void NAME(attend)(const struct lsk_attn *a)
 
 #undef GROUP
 #undef AHEAD
+#undef STEPS
+#undef MULADD
+#undef PAIRS
 #undef FIELDS
 #undef KEY
 #undef VALUE

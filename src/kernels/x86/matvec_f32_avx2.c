@@ -63,7 +63,7 @@ LSK_INLINE void matvec(float *y, size_t ldy, const uint8_t *w, size_t row_bytes,
     }
 }
 
-#define MATVEC_F32(type, zero, offset, is_signed)                                                            \
+#define MATVEC_F32(type, run_bytes, zero, offset, is_signed)                                                 \
     void lsk_matvec_f32_##type##_avx2(float *y, size_t ldy, const void *w, size_t row_bytes, size_t n_out,   \
                                       const float *x, size_t ldx, size_t n_rows, size_t n_in)                \
     {                                                                                                        \

@@ -4,6 +4,7 @@
  * points are taken off by a sum of the activations that four outputs share. Signed
  * codes pass their sign to the activations, because one factor must be unsigned.
  */
+#include "kernels/x86/stream.h"
 #include "kernels/x86/weights_avx2.h"
 
 #define TILE_OUT  4
@@ -13,6 +14,7 @@ struct kind {
     lsk_run_fn *load;
     int zero;
     bool offset, is_signed;
+    size_t run_bytes;
 };
 
 /* Activations of a run. */
@@ -56,6 +58,7 @@ LSK_INLINE __m256 add_run(__m256 acc, const struct lsk_run *w, const struct acts
 LSK_INLINE void tile(float *y, size_t ldy, const uint8_t *w, size_t row_bytes, size_t n_out,
                      const struct lsk_q8 *x, size_t n_rows, size_t n_in, struct kind kind)
 {
+    const uintptr_t fetch = (uintptr_t)w + lsk_stream_ahead(n_out * row_bytes);
     __m256 acc[TILE_OUT][TILE_ROWS];
 
 #pragma GCC unroll 4
@@ -73,11 +76,7 @@ LSK_INLINE void tile(float *y, size_t ldy, const uint8_t *w, size_t row_bytes, s
             for (size_t r = 0; r < n_rows; r++)
                 acc[o][r] = add_run(acc[o][r], &g, &xs[r], kind);
         }
-        /* The same place of the next tile of rows: far enough ahead, and the rows lie one behind another. */
-        if (run % 2 == 0)
-#pragma GCC unroll 4
-            for (size_t o = 0; o < n_out; o++)
-                _mm_prefetch((const char *)w + (n_out + o) * row_bytes + run * LSK_LINE / 2, _MM_HINT_T0);
+        lsk_stream_fetch(fetch + run * n_out * kind.run_bytes, n_out * kind.run_bytes);
     }
 #pragma GCC unroll 2
     for (size_t r = 0; r < n_rows; r++)
@@ -106,11 +105,11 @@ LSK_INLINE void matvec(float *y, size_t ldy, const uint8_t *w, size_t row_bytes,
         rows(y + r * ldy, ldy, w, row_bytes, n_out, x + r, 1, n_in, kind);
 }
 
-#define MATVEC_Q8(type, zero, offset, is_signed)                                                             \
+#define MATVEC_Q8(type, run_bytes, zero, offset, is_signed)                                                  \
     void lsk_matvec_q8_##type##_avx2(float *y, size_t ldy, const void *w, size_t row_bytes, size_t n_out,    \
                                      const struct lsk_q8 *x, size_t n_rows, size_t n_in)                     \
     {                                                                                                        \
-        const struct kind kind = { lsk_run_##type, zero, offset, is_signed };                                \
+        const struct kind kind = { lsk_run_##type, zero, offset, is_signed, run_bytes };                     \
         matvec(y, ldy, w, row_bytes, n_out, x, n_rows, n_in, kind);                                          \
     }
 

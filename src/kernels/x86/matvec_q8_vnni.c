@@ -11,6 +11,7 @@
  * Up to four input rows use a group of weights while it is in registers. A sum takes
  * the groups in order whatever the tile is, so its bits do not depend on it.
  */
+#include "kernels/x86/stream.h"
 #include "kernels/x86/weights_avx512.h"
 
 #define TILE_OUT  4
@@ -84,7 +85,7 @@ LSK_INLINE __m512 add_group(__m512 acc, const struct lsk_group *w, const struct 
 
 LSK_INLINE void add_tile(__m512 acc[TILE_OUT][TILE_ROWS], const uint8_t *w, size_t row_bytes,
                          const struct lsk_q8 *x, size_t group, size_t n, size_t n_out, size_t n_rows,
-                         struct kind kind)
+                         uintptr_t fetch, struct kind kind)
 {
     struct acts xs[TILE_ROWS];
 
@@ -95,9 +96,7 @@ LSK_INLINE void add_tile(__m512 acc[TILE_OUT][TILE_ROWS], const uint8_t *w, size
     for (size_t o = 0; o < n_out; o++) {
         const uint8_t *row = w + o * row_bytes;
         const struct lsk_group g = kind.load(row, group, n);
-        /* The same place of the next tile of rows: far enough ahead, and the rows lie one behind another. */
-        for (size_t at = 0; at < kind.group_bytes; at += LSK_LINE)
-            _mm_prefetch((const char *)row + n_out * row_bytes + group * kind.group_bytes + at, _MM_HINT_T0);
+        lsk_stream_fetch(fetch + (group * n_out + o) * kind.group_bytes, kind.group_bytes);
 #pragma GCC unroll 4
         for (size_t r = 0; r < n_rows; r++)
             acc[o][r] = add_group(acc[o][r], &g, &xs[r], kind);
@@ -108,6 +107,7 @@ LSK_INLINE void tile(float *y, size_t ldy, const uint8_t *w, size_t row_bytes, s
                      const struct lsk_q8 *x, size_t n_rows, size_t n_in, struct kind kind)
 {
     const size_t n_groups = n_in / 128, n_rest = n_in / 32 % 4;
+    const uintptr_t fetch = (uintptr_t)w + lsk_stream_ahead(n_out * row_bytes);
     __m512 acc[TILE_OUT][TILE_ROWS];
 
 #pragma GCC unroll 4
@@ -116,9 +116,9 @@ LSK_INLINE void tile(float *y, size_t ldy, const uint8_t *w, size_t row_bytes, s
         for (size_t r = 0; r < TILE_ROWS; r++)
             acc[o][r] = _mm512_setzero_ps();
     for (size_t group = 0; group < n_groups; group++)
-        add_tile(acc, w, row_bytes, x, group, 4, n_out, n_rows, kind);
+        add_tile(acc, w, row_bytes, x, group, 4, n_out, n_rows, fetch, kind);
     if (n_rest)
-        add_tile(acc, w, row_bytes, x, n_groups, n_rest, n_out, n_rows, kind);
+        add_tile(acc, w, row_bytes, x, n_groups, n_rest, n_out, n_rows, fetch, kind);
 #pragma GCC unroll 4
     for (size_t r = 0; r < n_rows; r++) {
         const __m128 sums = lsk_reduce4(acc[0][r], acc[1][r], acc[2][r], acc[3][r]);

@@ -152,7 +152,8 @@ LSK_INLINE __m256 lsk_run_part(const struct lsk_run *r, int part, int zero, bool
 {
     const __m128i half = part < 2 ? _mm256_castsi256_si128(r->code) : _mm256_extracti128_si256(r->code, 1);
     const __m128i bytes = part % 2 ? _mm_srli_si128(half, 8) : half;
-    const __m256 a = _mm256_permute2f128_ps(r->a, r->a, part < 2 ? 0x00 : 0x11);
+    const __m256 a =
+        part < 2 ? _mm256_permute2f128_ps(r->a, r->a, 0x00) : _mm256_permute2f128_ps(r->a, r->a, 0x11);
     __m256i v = is_signed ? _mm256_cvtepi8_epi32(bytes) : _mm256_cvtepu8_epi32(bytes);
 
     if (zero)
@@ -167,17 +168,15 @@ LSK_INLINE float lsk_reduce(__m256 v)
     return _mm_cvtss_f32(_mm_add_ss(s, _mm_movehdup_ps(s)));
 }
 
-#define LSK_LINE 64 /* bytes of a cache line */
-
-/* X(type, zero, has an offset b, codes are signed) */
+/* X(type, bytes of a run, zero, has an offset b, codes are signed) */
 #define LSK_AVX2_TYPES(X)                                                                                    \
-    X(q8_0, 0, false, true)                                                                                  \
-    X(q4_0, 8, false, false)                                                                                 \
-    X(q4_1, 0, true, false)                                                                                  \
-    X(q5_0, 16, false, false)                                                                                \
-    X(q5_1, 0, true, false)                                                                                  \
-    X(q4_k, 0, true, false)                                                                                  \
-    X(q5_k, 0, true, false)                                                                                  \
-    X(q6_k, 32, false, false)
+    X(q8_0, 34, 0, false, true)                                                                              \
+    X(q4_0, 18, 8, false, false)                                                                             \
+    X(q4_1, 20, 0, true, false)                                                                              \
+    X(q5_0, 22, 16, false, false)                                                                            \
+    X(q5_1, 24, 0, true, false)                                                                              \
+    X(q4_k, 144 / 8, 0, true, false)                                                                         \
+    X(q5_k, 176 / 8, 0, true, false)                                                                         \
+    X(q6_k, 210 / 8, 32, false, false)
 
 #endif

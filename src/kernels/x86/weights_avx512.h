@@ -242,7 +242,8 @@ LSK_INLINE struct lsk_group lsk_group_q5_k(const uint8_t *row, size_t group, siz
 {
     const uint8_t *p = row + group / 2 * 176;
     const __m256i qh = _mm256_loadu_si256((const __m256i *)(p + 16));
-    const __m512i bits = _mm512_srli_epi16(_mm512_broadcast_i64x4(qh), (unsigned)(group % 2 * 4));
+    const __m512i bits =
+        _mm512_srl_epi16(_mm512_broadcast_i64x4(qh), _mm_cvtsi32_si128((int)(group % 2 * 4)));
     const __m512i run_0_2 = _mm512_inserti64x4(_mm512_set1_epi8(1), _mm256_set1_epi8(4), 1);
     const __m512i run_1_3 = _mm512_slli_epi16(run_0_2, 1), fifth = _mm512_set1_epi8(16);
     struct lsk_group g = { 0 }, half;
@@ -299,8 +300,6 @@ LSK_INLINE __m128 lsk_reduce4(__m512 v0, __m512 v1, __m512 v2, __m512 v3)
     const __m128 cd = _mm_add_ps(_mm_unpacklo_ps(c, d), _mm_unpackhi_ps(c, d));
     return _mm_add_ps(_mm_movelh_ps(ab, cd), _mm_movehl_ps(cd, ab));
 }
-
-#define LSK_LINE 64 /* bytes of a cache line */
 
 /* X(type, bytes of a group, zero, has an offset b, has a second scale a_hi) */
 #define LSK_AVX512_TYPES(X)                                                                                  \

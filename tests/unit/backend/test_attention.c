@@ -17,7 +17,8 @@ struct problem {
     size_t T, H, G, D;
     size_t slot0, s0, window;
     size_t ldq, ldo, ldk;
-    float *q, *k, *v; /* k, v: [slots][ldk] */
+    float *q, *k, *v;        /* k, v: [slots][ldk] */
+    double *kept_k, *kept_v; /* what the cache keeps of them, [slots][G * D] */
     void *pages[MAX_PAGES];
     size_t n_slots;
 };
@@ -63,6 +64,22 @@ static struct lsi_kv_view view(const struct problem *p)
     return kv;
 }
 
+/* What the format keeps of a vector. */
+static void keep(enum lsi_kv_format format, double *y, const float *x, size_t D)
+{
+    float amax = 0.0f;
+
+    for (size_t d = 0; d < D; d++)
+        amax = fmaxf(amax, fabsf(x[d]));
+    const float scale = amax / 127.0f, inv = 1.0f / scale;
+    for (size_t d = 0; d < D; d++) {
+        const float rounded = lsi_bf16_to_f32(lsi_bf16_from_f32(x[d]));
+        y[d] = format == LSI_KV_F32    ? (double)x[d]
+               : format == LSI_KV_BF16 ? (double)rounded
+                                       : (double)(lrintf(x[d] * inv) * scale);
+    }
+}
+
 /* Random queries, keys and values; all slots stored. Scores vary by a few units. */
 static void make_problem(struct problem *p, uint64_t seed)
 {
@@ -85,6 +102,14 @@ static void make_problem(struct problem *p, uint64_t seed)
         p->k[i] = (float)lsi_rng_normal(&rng);
         p->v[i] = (float)lsi_rng_normal(&rng);
     }
+    p->kept_k = lsi_calloc(heap(), p->n_slots * p->G * p->D, sizeof *p->kept_k);
+    p->kept_v = lsi_calloc(heap(), p->n_slots * p->G * p->D, sizeof *p->kept_v);
+    REQUIRE(p->kept_k && p->kept_v);
+    for (size_t s = 0; s < p->n_slots; s++)
+        for (size_t g = 0; g < p->G; g++) {
+            keep(p->format, p->kept_k + (s * p->G + g) * p->D, p->k + s * p->ldk + g * p->D, p->D);
+            keep(p->format, p->kept_v + (s * p->G + g) * p->D, p->v + s * p->ldk + g * p->D, p->D);
+        }
     for (size_t i = 0; i < lsi_div_up(p->n_slots, LSI_KV_PAGE); i++) {
         p->pages[i] = lsi_calloc(heap(), 1, bytes);
         REQUIRE(p->pages[i] != NULL);
@@ -102,23 +127,11 @@ static void free_problem(struct problem *p)
 {
     for (size_t i = 0; i < lsi_div_up(p->n_slots, LSI_KV_PAGE); i++)
         lsi_free(heap(), p->pages[i], lsi_kv_page_bytes(p->format, p->G, p->D));
+    lsi_free(heap(), p->kept_k, p->n_slots * p->G * p->D * sizeof *p->kept_k);
+    lsi_free(heap(), p->kept_v, p->n_slots * p->G * p->D * sizeof *p->kept_v);
     free_floats(p->q, p->T * p->ldq);
     free_floats(p->k, p->n_slots * p->ldk);
     free_floats(p->v, p->n_slots * p->ldk);
-}
-
-/* What the format keeps of x[i]. */
-static double stored(enum lsi_kv_format format, const float *x, size_t i, size_t D)
-{
-    float amax = 0.0f;
-
-    if (format == LSI_KV_F32)
-        return (double)x[i];
-    if (format == LSI_KV_BF16)
-        return (double)lsi_bf16_to_f32(lsi_bf16_from_f32(x[i]));
-    for (size_t d = 0; d < D; d++)
-        amax = fmaxf(amax, fabsf(x[d]));
-    return (double)(lrintf(x[i] * (1.0f / (amax / 127.0f))) * (amax / 127.0f));
 }
 
 static void naive_row(const struct problem *p, float scale, size_t t, size_t h, double *out, double *lse)
@@ -135,7 +148,7 @@ static void naive_row(const struct problem *p, float scale, size_t t, size_t h, 
             continue;
         w[s] = 0.0;
         for (size_t d = 0; d < D; d++)
-            w[s] += (double)q[d] * stored(p->format, p->k + s * p->ldk + g * D, d, D);
+            w[s] += (double)q[d] * p->kept_k[(s * p->G + g) * D + d];
         w[s] *= (double)scale;
         max = fmax(max, w[s]);
     }
@@ -145,7 +158,7 @@ static void naive_row(const struct problem *p, float scale, size_t t, size_t h, 
         const double e = exp(w[s] - max);
         sum += e;
         for (size_t d = 0; d < D; d++)
-            out[d] += e * stored(p->format, p->v + s * p->ldk + g * D, d, D);
+            out[d] += e * p->kept_v[(s * p->G + g) * D + d];
     }
     for (size_t d = 0; d < D && sum > 0.0; d++)
         out[d] /= sum;
