@@ -62,7 +62,7 @@ static void test_tokens(void)
 static size_t answer(const int32_t *prompt, size_t n_prompt, size_t n_max, const char *kv, ls_compute compute,
                      int32_t *out)
 {
-    ls_model_info info;
+    ls_model_info info = { .struct_size = sizeof info };
     ls_context_options o;
     ls_context *ctx = NULL;
     ls_error err = { 0 };

@@ -100,7 +100,7 @@ static void test_blocks(void)
     static const size_t blocks[] = { 1, 7, 64, 512 };
     const struct golden g = first_rows(known[which].name[0] == 's' ? 520 : 96);
     struct golden_run run = { "full:fp32", LS_COMPUTE_FP32, 0, g.n_tokens };
-    ls_model_info info;
+    ls_model_info info = { .struct_size = sizeof info };
     float *one, *other;
     size_t n;
 
