@@ -127,10 +127,13 @@ size_t lsi_bpe_dropped(const struct lsi_bpe *b)
 bool lsi_bpe_take(struct lsi_bpe *b, int32_t **ids, size_t *n)
 {
     int32_t *p = b->ids;
-    if (b->n_ids != b->cap_ids) { /* releasing needs the exact size */
-        p = lsi_realloc(b->t->alloc, b->ids, b->n_ids * sizeof *p, b->n_ids * sizeof *p);
+    if (b->n_ids != b->cap_ids) { /* the caller releases by the count */
+        p = lsi_alloc(b->t->alloc, b->n_ids * sizeof *p);
         if (!p)
             return false;
+        if (b->n_ids)
+            memcpy(p, b->ids, b->n_ids * sizeof *p);
+        lsi_free(b->t->alloc, b->ids, b->cap_ids * sizeof *p);
     }
     b->ids = NULL;
     b->cap_ids = 0;

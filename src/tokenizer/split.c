@@ -300,6 +300,14 @@ static const struct {
     { "\\p{N}+", LSI_SPLIT_NUMBERS },
 };
 
+const char *lsi_split_pattern_of(enum lsi_split_kind kind)
+{
+    for (size_t i = 0; i < LSI_LEN(known_patterns); i++)
+        if (known_patterns[i].kind == kind)
+            return known_patterns[i].pattern;
+    return NULL;
+}
+
 bool lsi_split_push(ls_tokenizer *t, enum lsi_split_kind kind)
 {
     if (t->n_splits == LSI_SPLIT_MAX)
@@ -384,7 +392,7 @@ static const struct {
     { "gpt-4o",
       { "[^\\r\\n\\p{L}\\p{N}]?[\\p{Lu}\\p{Lt}\\p{Lm}\\p{Lo}\\p{M}]*[\\p{Ll}\\p{Lm}\\p{Lo}\\p{M}]"
         "+" CONTRACTIONS "?|[^\\r\\n\\p{L}\\p{N}]?[\\p{Lu}\\p{Lt}\\p{Lm}\\p{Lo}\\p{M}]+[\\p{Ll}\\p{Lm}\\p{Lo}"
-                         "\\p{M}]*" CONTRACTIONS
+        "\\p{M}]*" CONTRACTIONS
         "?|\\p{N}{1,3}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n/]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+" } },
     { "deepseek-v3",
       { "\\p{N}{1,3}", "[\xe4\xb8\x80-\xe9\xbe\xa5\xe3\x81\x80-\xe3\x82\x9f\xe3\x82\xa0-\xe3\x83\xbf]+",

@@ -13,6 +13,8 @@ struct lsi_regex {
     const ls_alloc *alloc;
     pcre2_general_context *general;
     pcre2_code *code;
+    char *pattern;
+    size_t len;
 };
 
 struct lsi_regex_run {
@@ -96,6 +98,12 @@ ls_status lsi_regex_compile(const ls_alloc *alloc, const char *pattern, size_t l
         goto done;
     }
     re->alloc = alloc;
+    re->pattern = lsi_strndup(alloc, pattern, len);
+    re->len = len;
+    if (!re->pattern) {
+        st = lsi_fail(err, LS_E_NOMEM, "no memory for a split pattern");
+        goto done;
+    }
     union {
         const ls_alloc *in;
         void *out;
@@ -139,7 +147,15 @@ void lsi_regex_free(struct lsi_regex *re)
         return;
     pcre2_code_free(re->code);
     pcre2_general_context_free(re->general);
+    if (re->pattern)
+        lsi_free(re->alloc, re->pattern, re->len + 1);
     lsi_free(re->alloc, re, sizeof *re);
+}
+
+const char *lsi_regex_pattern(const struct lsi_regex *re, size_t *len)
+{
+    *len = re->len;
+    return re->pattern;
 }
 
 struct lsi_regex_run *lsi_regex_run_new(const struct lsi_regex *re)

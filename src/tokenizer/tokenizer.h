@@ -146,8 +146,9 @@ enum lsi_prefix_scheme {
     LSI_PREFIX_ALWAYS, /* every stretch between added tokens */
 };
 
-#define LSI_SEAM_BITS 20 /* a million pairs of characters: a few per cent full for the largest vocabularies  \
-                          */
+#define LSI_SEAM_BITS                                                                                        \
+    20 /* a million pairs of characters: a few per cent full for the largest vocabularies                    \
+        */
 #define LSI_SEAM_BYTES (((size_t)1 << LSI_SEAM_BITS) / 8)
 
 struct ls_tokenizer {
@@ -231,6 +232,16 @@ static inline const char *lsi_token_text(const ls_tokenizer *t, size_t id)
 }
 uint64_t lsi_hash_bytes(const char *s, size_t len);
 
+/* A merge with its parts, for writing. */
+struct lsi_merge_row {
+    int32_t left, right, id;
+    uint32_t rank;
+};
+/** All merges by rank; those of a vocabulary with scores are made up from it. Release: lsi_free, n rows. */
+ls_status lsi_merges_list(const ls_tokenizer *t, struct lsi_merge_row **rows, size_t *n, ls_error *err);
+/** The text of a token as files spell it (byte-level letters, U+2581, <0xHH>). */
+bool lsi_vocab_surface(const ls_tokenizer *t, size_t id, struct lsi_buf *out);
+
 /* ---- special.c ------------------------------------------------------------ */
 
 bool lsi_added_push(ls_tokenizer *t, const struct lsi_added *a, const char *s, size_t len);
@@ -287,6 +298,8 @@ ls_status lsi_split_named(ls_tokenizer *t, const char *name, bool *known, ls_err
 ls_status lsi_split_pattern(ls_tokenizer *t, const char *pattern, size_t len, bool literal,
                             enum lsi_split_behavior behavior, bool invert, ls_error *err);
 bool lsi_split_push(ls_tokenizer *t, enum lsi_split_kind kind);
+/** The pattern of a hand-written rule, as published files have it; NULL for stages without one. */
+const char *lsi_split_pattern_of(enum lsi_split_kind kind);
 /** Name for ls_tokenizer_split from the stages, unless one is set. */
 void lsi_split_set_name(ls_tokenizer *t);
 
@@ -298,6 +311,8 @@ ls_status lsi_split_run(const ls_tokenizer *t, const char *s, size_t len, lsi_pi
 ls_status lsi_regex_compile(const ls_alloc *alloc, const char *pattern, size_t len, struct lsi_regex **re,
                             ls_error *err);
 void lsi_regex_free(struct lsi_regex *re);
+/** The pattern as it was given to lsi_regex_compile. */
+const char *lsi_regex_pattern(const struct lsi_regex *re, size_t *len);
 struct lsi_regex_run; /* one matcher of one encode call */
 struct lsi_regex_run *lsi_regex_run_new(const struct lsi_regex *re);
 void lsi_regex_run_free(struct lsi_regex_run *run);

@@ -217,3 +217,119 @@ fail:
     ls_tokenizer_close(t);
     return st;
 }
+
+/* ---- writing --------------------------------------------------------------------- */
+
+static void put_tokens(const ls_tokenizer *t, struct lsi_gguf_writer *w, struct lsi_buf *b)
+{
+    lsi_gguf_put_array(w, KEY("tokens"), LSI_GGUF_STRING, t->n_tokens);
+    for (size_t id = 0; id < t->n_tokens; id++) {
+        b->len = 0;
+        if (t->tokens[id].len == 0) /* a slot without a token */
+            lsi_buf_printf(b, "[PAD%zu]", id);
+        else
+            lsi_vocab_surface(t, id, b);
+        lsi_gguf_elem_put_str(w, b->data, b->len);
+    }
+    lsi_gguf_put_array(w, KEY("token_type"), LSI_GGUF_I32, t->n_tokens);
+    for (size_t id = 0; id < t->n_tokens; id++)
+        lsi_gguf_elem_put_i32(w, id == (size_t)t->unk && !t->byte_level ? LSI_TOKEN_UNKNOWN
+                                                                        : (int32_t)t->tokens[id].type);
+}
+
+static void put_merges(const ls_tokenizer *t, struct lsi_gguf_writer *w, const struct lsi_merge_row *rows,
+                       size_t n, struct lsi_buf *b)
+{
+    lsi_gguf_put_array(w, KEY("merges"), LSI_GGUF_STRING, n);
+    for (size_t i = 0; i < n; i++) {
+        b->len = 0;
+        lsi_vocab_surface(t, (size_t)rows[i].left, b);
+        lsi_buf_append(b, " ", 1);
+        lsi_vocab_surface(t, (size_t)rows[i].right, b);
+        lsi_gguf_elem_put_str(w, b->data, b->len);
+    }
+}
+
+/* Scores that merge in the order of the ranks; what no merge makes comes last. */
+static ls_status put_scores(const ls_tokenizer *t, struct lsi_gguf_writer *w,
+                            const struct lsi_merge_row *rows, size_t n, ls_error *err)
+{
+    float *made = NULL;
+    const float *scores = t->scores;
+    if (!scores) {
+        made = lsi_alloc(t->alloc, t->n_tokens * sizeof *made);
+        if (!made)
+            return lsi_fail(err, LS_E_NOMEM, "no memory for %zu scores", t->n_tokens);
+        for (size_t id = 0; id < t->n_tokens; id++)
+            made[id] = -1e9f;
+        for (size_t i = n; i > 0; i--)
+            made[rows[i - 1].id] = -(float)(i - 1);
+        scores = made;
+    }
+    lsi_gguf_put_array(w, KEY("scores"), LSI_GGUF_F32, t->n_tokens);
+    for (size_t id = 0; id < t->n_tokens; id++)
+        lsi_gguf_elem_put_f32(w, scores[id]);
+    lsi_free(t->alloc, made, t->n_tokens * sizeof *made);
+    return LS_OK;
+}
+
+static void put_roles(const ls_tokenizer *t, struct lsi_gguf_writer *w)
+{
+    const struct {
+        const char *key;
+        int32_t id;
+    } ids[] = { { KEY("bos_token_id"), t->bos },
+                { KEY("eos_token_id"), t->eos },
+                { KEY("unknown_token_id"), t->unk },
+                { KEY("padding_token_id"), t->pad } };
+    for (size_t i = 0; i < LSI_LEN(ids); i++)
+        if (ids[i].id >= 0)
+            lsi_gguf_put_u32(w, ids[i].key, (uint32_t)ids[i].id);
+    lsi_gguf_put_bool(w, KEY("add_bos_token"), ls_tokenizer_adds_bos(t));
+    lsi_gguf_put_bool(w, KEY("add_eos_token"), t->add_eos && t->eos >= 0);
+    lsi_gguf_put_bool(w, KEY("add_space_prefix"), t->prefix_space != LSI_PREFIX_NEVER);
+    /* Spellings that end an answer are known to readers; another one has a key. */
+    for (size_t id = 0; id < t->n_tokens; id++) {
+        if (t->tokens[id].stop && (int32_t)id != t->eos) {
+            lsi_gguf_put_u32(w, KEY("eot_token_id"), (uint32_t)id);
+            break;
+        }
+    }
+    if (t->chat_template)
+        lsi_gguf_put_str(w, "tokenizer.chat_template", t->chat_template, strlen(t->chat_template));
+}
+
+ls_status lsi_tokenizer_write_gguf(const ls_tokenizer *t, struct lsi_gguf_writer *w, ls_error *err)
+{
+    const bool nfc =
+        t->n_norms == 1 && t->norms[0].kind == LSI_NORM_NFC && strcmp(t->split_name, "qwen2") == 0;
+    bool named = !t->byte_level ? t->n_splits == 0 || t->splits[0].kind == LSI_SPLIT_SPACE
+                                : strcmp(t->split_name, "regex") != 0 && strcmp(t->split_name, "none") != 0;
+    if (!named || (t->n_norms && !nfc))
+        return lsi_fail(
+            err, LS_E_UNSUPPORTED,
+            "GGUF has no name for this tokenizer's way of splitting and normalising text; keep the "
+            "Hugging Face directory form");
+    struct lsi_merge_row *rows = NULL;
+    size_t n = 0;
+    if (t->merges)
+        LSI_TRY(lsi_merges_list(t, &rows, &n, err));
+    struct lsi_buf b;
+    lsi_buf_init(&b, t->alloc, LSI_TOKEN_MAX_BYTES * (size_t)4);
+    ls_status st = LS_OK;
+    lsi_gguf_put_str(w, KEY("model"), t->byte_level ? "gpt2" : "llama", t->byte_level ? 4 : 5);
+    const char *pre = t->byte_level ? t->split_name : "default";
+    lsi_gguf_put_str(w, KEY("pre"), pre, strlen(pre));
+    put_tokens(t, w, &b);
+    if (t->byte_level)
+        put_merges(t, w, rows, n, &b);
+    else
+        st = put_scores(t, w, rows, n, err);
+    if (st == LS_OK)
+        put_roles(t, w);
+    if (st == LS_OK && b.failed)
+        st = lsi_fail(err, LS_E_NOMEM, "no memory for the tokenizer's texts");
+    lsi_buf_fini(&b);
+    lsi_free(t->alloc, rows, n * sizeof *rows);
+    return st;
+}
