@@ -116,27 +116,27 @@ static bool start_engine(struct lsi_gemm *g)
     return true;
 }
 
+/* Shapes prepared before go on using the scratch: it is replaced only by one that is there for all threads.
+ */
 static bool grow_scratch(struct lsi_gemm *g, size_t bytes)
 {
     if (bytes <= g->scratch_bytes)
         return true;
-    for (int t = 0; t < g->n_threads; t++) {
-        lsi_free(g->alloc, g->scratch[t], g->scratch_bytes);
-        g->scratch[t] = NULL;
+    void **larger = lsi_calloc(g->alloc, (size_t)g->n_threads, sizeof *larger);
+    bool ok = larger != NULL;
+    for (int t = 0; ok && t < g->n_threads; t++)
+        ok = (larger[t] = lsi_alloc(g->alloc, bytes)) != NULL;
+    void **unused = ok ? g->scratch : larger;
+    const size_t unused_bytes = ok ? g->scratch_bytes : bytes;
+    for (int t = 0; unused && t < g->n_threads; t++)
+        if (unused[t])
+            lsi_free(g->alloc, unused[t], unused_bytes);
+    lsi_free(g->alloc, unused, (size_t)g->n_threads * sizeof *unused);
+    if (ok) {
+        g->scratch = larger;
+        g->scratch_bytes = bytes;
     }
-    g->scratch_bytes = 0;
-    for (int t = 0; t < g->n_threads; t++) {
-        g->scratch[t] = lsi_alloc(g->alloc, bytes);
-        if (!g->scratch[t]) {
-            while (t-- > 0) {
-                lsi_free(g->alloc, g->scratch[t], bytes);
-                g->scratch[t] = NULL;
-            }
-            return false;
-        }
-    }
-    g->scratch_bytes = bytes;
-    return true;
+    return ok;
 }
 
 /* Primitive, scratch and per-thread memory objects of a shape. False: leave it to the built-in product. */

@@ -241,7 +241,7 @@ static ls_model *shared_model; /* opened with memory that does not fail */
 
 static ls_status generate(const ls_alloc *a, ls_error *err)
 {
-    int32_t prompt[300]; /* more than a page, so that it can be repeated */
+    int32_t prompt[260]; /* more than a page, so that it can be repeated */
     ls_context_options o;
     ls_sampler_options so;
     ls_context *ctx = NULL;
@@ -251,7 +251,7 @@ static ls_status generate(const ls_alloc *a, ls_error *err)
     for (size_t i = 0; i < sizeof prompt / sizeof prompt[0]; i++)
         prompt[i] = (int32_t)(i * 7 % 100);
     ls_context_options_defaults(&o);
-    o.n_ctx = 1000;
+    o.n_ctx = 700;
     o.block = 64;
     o.n_threads = 2;
     o.alloc = a;
@@ -271,7 +271,7 @@ static ls_status generate(const ls_alloc *a, ls_error *err)
     }
     if (st == LS_OK) { /* a failed append leaves the context usable */
         const size_t before = ls_context_length(ctx);
-        st = ls_context_tile(ctx, 900, err);
+        st = ls_context_tile(ctx, 600, err);
         if (st == LS_OK)
             st = ls_context_rewind(ctx, before, err);
         else
