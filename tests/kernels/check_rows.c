@@ -102,6 +102,12 @@ void check_rope_angles(struct kt *k)
             kt_near(k, s, want_s, n, 2e-7, 0.0, "sine");
             kt_reset(k);
         }
+        double *inv_freq = kt_bytes(k, 32 * sizeof *inv_freq);
+        float *c = kt_f32(k, 32, KT_FILL), *s = kt_f32(k, 32, KT_FILL);
+        for (size_t j = 0; j < 32; j++)
+            inv_freq[j] = 1.0 / (double)(j + 1);
+        KT_BENCH(k, "32", 32 * 16.0, fn(c, s, inv_freq, 32, 4095.0, 1.0));
+        kt_reset(k);
     }
 }
 

@@ -32,3 +32,8 @@ void lsk_attn_q8_avx2(const struct lsk_attn *a)
 {
     a->D % LSK_TILE == 0 ? q8_attend(a) : lsk_attn_q8_ref(a);
 }
+
+void lsk_kv_q8_to_bf16_avx2(void *bf16_head, const void *q8_head, size_t D)
+{
+    q8_to_bf16(bf16_head, q8_head, D);
+}

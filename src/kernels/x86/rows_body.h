@@ -103,6 +103,36 @@ void NAME(glu_gelu)(float *gate, const float *up, size_t n)
         store_part(gate + i, vec_mul(gelu(load_part(gate + i, n - i)), load_part(up + i, n - i)), n - i);
 }
 
+/*
+ * Cosine and sine in double, good to fp32 (2e-9), written so that the loop vectorises. With
+ * n = the nearest integer to angle * 2 / pi, r = angle - n * pi / 2 is formed with two fused
+ * products; the first is exact but for the last bit of r. Taylor polynomials on |r| <= pi / 4;
+ * the quadrant n mod 4 is in the lowest bits of what rounding by a large constant leaves.
+ */
+void NAME(rope_angles)(float *cosine, float *sine, const double *inv_freq, size_t n, double pos,
+                       double mscale)
+{
+    const double half_pi = 0x1.921fb54442d18p+0, half_pi_low = 0x1.1a62633145c07p-54, round = 0x1.8p52;
+
+    for (size_t i = 0; i < n; i++) {
+        const double angle = pos * inv_freq[i];
+        const double shifted = angle * 0x1.45f306dc9c883p-1 + round;
+        const double quarters = shifted - round;
+        const double r = fma(quarters, -half_pi_low, fma(quarters, -half_pi, angle)), r2 = r * r;
+        const double s =
+            r + r * r2 * (-1.0 / 6 + r2 * (1.0 / 120 + r2 * (-1.0 / 5040 + r2 * (1.0 / 362880))));
+        const double c =
+            1.0 +
+            r2 * (-0.5 + r2 * (1.0 / 24 + r2 * (-1.0 / 720 + r2 * (1.0 / 40320 - r2 * (1.0 / 3628800)))));
+        uint64_t quadrant;
+        memcpy(&quadrant, &shifted, sizeof quadrant);
+        const double cos_sign = (quadrant + 1) & 2 ? -mscale : mscale;
+        const double sin_sign = quadrant & 2 ? -mscale : mscale;
+        cosine[i] = (float)(cos_sign * (quadrant & 1 ? s : c));
+        sine[i] = (float)(sin_sign * (quadrant & 1 ? c : s));
+    }
+}
+
 void NAME(rope)(float *x, const float *cosine, const float *sine, size_t n, bool interleaved)
 {
     size_t i = 0;

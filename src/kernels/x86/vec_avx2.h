@@ -102,6 +102,20 @@ static inline vec vec_bf16_high(vec_bits w)
 {
     return _mm256_castsi256_ps(_mm256_and_si256(w, _mm256_set1_epi32((int)0xffff0000u)));
 }
+/* Words of two bf16 numbers, rounded to nearest even. Not for NaN. */
+static inline vec_bits vec_bf16_words(vec low, vec high)
+{
+    const __m256i half = _mm256_set1_epi32(0x7fff), one = _mm256_set1_epi32(1);
+    __m256i a = _mm256_castps_si256(low), b = _mm256_castps_si256(high);
+    a = _mm256_add_epi32(a, _mm256_add_epi32(half, _mm256_and_si256(_mm256_srli_epi32(a, 16), one)));
+    b = _mm256_add_epi32(b, _mm256_add_epi32(half, _mm256_and_si256(_mm256_srli_epi32(b, 16), one)));
+    return _mm256_or_si256(_mm256_srli_epi32(a, 16),
+                           _mm256_and_si256(b, _mm256_set1_epi32((int)0xffff0000u)));
+}
+static inline void vec_store_words(void *p, vec_bits w)
+{
+    _mm256_storeu_si256((__m256i *)p, w);
+}
 static inline vec_bits vec_flip_bytes(vec_bits w)
 {
     return _mm256_xor_si256(w, _mm256_set1_epi8((char)0x80));

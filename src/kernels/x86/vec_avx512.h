@@ -96,6 +96,20 @@ static inline vec vec_bf16_high(vec_bits w)
 {
     return _mm512_castsi512_ps(_mm512_and_si512(w, _mm512_set1_epi32((int)0xffff0000u)));
 }
+/* Words of two bf16 numbers, rounded to nearest even. Not for NaN. */
+static inline vec_bits vec_bf16_words(vec low, vec high)
+{
+    const __m512i half = _mm512_set1_epi32(0x7fff), one = _mm512_set1_epi32(1);
+    __m512i a = _mm512_castps_si512(low), b = _mm512_castps_si512(high);
+    a = _mm512_add_epi32(a, _mm512_add_epi32(half, _mm512_and_si512(_mm512_srli_epi32(a, 16), one)));
+    b = _mm512_add_epi32(b, _mm512_add_epi32(half, _mm512_and_si512(_mm512_srli_epi32(b, 16), one)));
+    return _mm512_or_si512(_mm512_srli_epi32(a, 16),
+                           _mm512_and_si512(b, _mm512_set1_epi32((int)0xffff0000u)));
+}
+static inline void vec_store_words(void *p, vec_bits w)
+{
+    _mm512_storeu_si512(p, w);
+}
 static inline vec_bits vec_flip_bytes(vec_bits w)
 {
     return _mm512_xor_si512(w, _mm512_set1_epi8((char)0x80));
