@@ -198,8 +198,10 @@ static void write_header(struct lsi_st_writer *w)
     while (!b.failed && b.len % 8 != 0)
         lsi_buf_append(&b, " ", 1);
     if (b.failed) {
-        lsi_fail(&w->failure, LS_E_LIMIT, "%s: its header needs more than %d bytes or than there is memory",
-                 w->out.path, ST_MAX_HEADER);
+        if (b.len < ST_MAX_HEADER / 2)
+            fail_memory(w);
+        else
+            lsi_fail(&w->failure, LS_E_LIMIT, "%s: its header needs more than %d bytes", w->out.path, ST_MAX_HEADER);
     } else {
         const uint64_t n = b.len;
         lsi_out_write(&w->out, &n, sizeof n);

@@ -223,7 +223,6 @@ static ls_status read_rope(struct reader *r, struct lsi_config *c)
     *rope = (struct lsi_rope_config){
         .base = 10000, .factor = 0, .attention_factor = 1, .beta_fast = 32, .beta_slow = 1, .truncate = true
     };
-    rope->original_ctx = (double)c->n_ctx_train;
     LSI_TRY(read_double(r, "rope.freq_base", &rope->base));
     LSI_TRY(read_scaling_type(r, rope));
     LSI_TRY(read_double(r, "rope.scale_linear", &rope->factor));
@@ -236,6 +235,7 @@ static ls_status read_rope(struct reader *r, struct lsi_config *c)
         rope->factor = 1;
     if (rope->scaling == LSI_ROPE_YARN) {
         double more = 1;
+        rope->original_ctx = (double)c->n_ctx_train;
         LSI_TRY(read_double(r, "rope.scaling.original_context_length", &rope->original_ctx));
         LSI_TRY(read_double(r, "rope.scaling.attn_factor", &more));
         LSI_TRY(read_double(r, "rope.scaling.yarn_beta_fast", &rope->beta_fast));
