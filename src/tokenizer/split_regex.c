@@ -93,11 +93,12 @@ ls_status lsi_regex_compile(const ls_alloc *alloc, const char *pattern, size_t l
     struct lsi_buf b;
     lsi_buf_init(&b, alloc, 1 << 20);
     struct lsi_regex *re = lsi_calloc(alloc, 1, sizeof *re);
+    if (re)
+        re->alloc = alloc;
     if (!re || !spell_spaces(pattern, len, &b)) {
         st = lsi_fail(err, LS_E_NOMEM, "no memory for a split pattern of %zu bytes", len);
         goto done;
     }
-    re->alloc = alloc;
     re->pattern = lsi_strndup(alloc, pattern, len);
     re->len = len;
     if (!re->pattern) {

@@ -171,7 +171,7 @@ static ls_status open_gemma(const ls_alloc *a, ls_error *err)
 static ls_status round_trip(const ls_tokenizer *tok, ls_error *err)
 {
     int32_t *ids = NULL;
-    size_t n_ids = 0, len = 0;
+    size_t n_ids = 0, back_len = 0, len;
     char *back = NULL;
     const char *shown;
     ls_detokenizer *d = NULL;
@@ -179,7 +179,7 @@ static ls_status round_trip(const ls_tokenizer *tok, ls_error *err)
 
     ls_status st = ls_tokenizer_encode(tok, text, sizeof text - 1, LS_ENCODE_ADD_SPECIAL, &ids, &n_ids, err);
     if (st == LS_OK)
-        st = ls_tokenizer_decode(tok, ids, n_ids, false, &back, &len, err);
+        st = ls_tokenizer_decode(tok, ids, n_ids, false, &back, &back_len, err);
     if (st == LS_OK)
         st = ls_detokenizer_create(tok, false, NULL, 0, &d, err);
     for (size_t i = 0; st == LS_OK && i < n_ids; i++) {
@@ -189,7 +189,7 @@ static ls_status round_trip(const ls_tokenizer *tok, ls_error *err)
     }
     ls_detokenizer_free(d);
     if (back)
-        ls_tokenizer_text_free(tok, back, len);
+        ls_tokenizer_text_free(tok, back, back_len);
     ls_tokenizer_ids_free(tok, ids, n_ids);
     return st;
 }
