@@ -160,15 +160,29 @@ static bool has_file(const char *dir, const char *name)
     return lsi_path_join(path, sizeof path, dir, name) && lsi_path_exists(path);
 }
 
-/* Readers take one token per row of the table: name the rows that have none. */
-static bool fill_vocabulary(ls_tokenizer *t, size_t n_rows)
+#define NO_SCORE -1e9f /* of a token that no text becomes */
+
+/* Readers take one token per row of the table: name the rows that have none, drop tokens without a row. */
+static bool fit_vocabulary(ls_tokenizer *t, size_t n_rows)
 {
-    for (size_t i = t->n_tokens; i < n_rows; i++) {
+    const size_t n_scored = t->n_tokens;
+    for (size_t i = n_scored; i < n_rows; i++) {
         char text[32];
         const int n = snprintf(text, sizeof text, "[PAD%zu]", i);
         if (!lsi_vocab_set(t, i, text, (size_t)n, LSI_TOKEN_UNUSED))
             return false;
     }
+    if (t->scores && n_rows > t->cap_scores) {
+        float *scores =
+            lsi_realloc(t->alloc, t->scores, t->cap_scores * sizeof *scores, n_rows * sizeof *scores);
+        if (!scores)
+            return false;
+        t->scores = scores;
+        t->cap_scores = n_rows;
+    }
+    for (size_t i = n_scored; t->scores && i < n_rows; i++)
+        t->scores[i] = NO_SCORE;
+    t->n_tokens = lsi_min_size(t->n_tokens, n_rows);
     return true;
 }
 
@@ -180,7 +194,7 @@ static ls_status put_tokenizer(const struct lsi_convert *cv, struct lsi_gguf_wri
         return LS_OK; /* a model without one, for tests of the mathematics */
     LSI_TRY(lsi_tokenizer_from_dir(dir, cv->alloc, &t, cv->err));
     ls_status st = LS_OK;
-    if (!fill_vocabulary(t, cv->m->config.V))
+    if (!fit_vocabulary(t, cv->m->config.V))
         st = lsi_fail(cv->err, LS_E_NOMEM, "out of memory converting the tokenizer of %s", dir);
     else
         st = lsi_tokenizer_write_gguf(t, w, cv->err);
