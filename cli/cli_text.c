@@ -176,7 +176,7 @@ double now_seconds(void)
 
 int finish_output(int status)
 {
-    if (fflush(stdout) != 0 || ferror(stdout))
+    if ((fflush(stdout) != 0 || ferror(stdout)) && status != EXIT_ERROR) /* one message is enough */
         return cli_fail("cannot write the result: %s", strerror(errno));
     return status;
 }

@@ -5,6 +5,10 @@
 
 #include "cli_session.h"
 
+enum {
+    FIRST_TOKENS = 256
+}; /* read, then repeated to make a depth */
+
 struct test {
     size_t n_prompt, n_gen, n_depth; /* of the first two one is 0 */
     long long n_threads;
@@ -69,7 +73,7 @@ static int rewind_to(struct bench *b, size_t n)
 
 static int fill_depth(struct bench *b, size_t depth)
 {
-    const size_t seed_tokens = depth < 64 ? depth : 64;
+    const size_t seed_tokens = depth < FIRST_TOKENS ? depth : FIRST_TOKENS;
     ls_error err = { 0 };
     ls_status st = LS_OK;
 
@@ -222,7 +226,7 @@ static int run_depth(struct bench *b, const struct cli_options *o, size_t depth,
         return cli_fail("%s", err.text);
     b->s.n_vocab = ls_context_n_vocab(b->s.ctx);
     b->s.logits = cli_realloc(b->s.logits, b->s.n_vocab, sizeof *b->s.logits);
-    fill_ids(b, room > 64 ? room : 64);
+    fill_ids(b, room > FIRST_TOKENS ? room : FIRST_TOKENS);
     status = fill_depth(b, depth);
     for (size_t i = 0; i < o->n_prompt.n && status == EXIT_OK; i++) {
         const struct test t = { (size_t)o->n_prompt.items[i], 0, depth, n_threads };

@@ -41,7 +41,7 @@ static int print_overview(void)
 
 static int print_version(void)
 {
-    printf("longspan %s\n%s\n", ls_version(), ls_build_info());
+    puts(ls_build_info());
     return finish_output(EXIT_OK);
 }
 

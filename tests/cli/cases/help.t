@@ -1,8 +1,80 @@
 # Every command has a page: usage, options in groups, examples, exit status.
 $ longspan --help
+Longspan runs language models at long context on ordinary processors.
+
+Usage:
+  longspan COMMAND [options]
+
+Commands:
+  generate    continue a text
+  chat        talk with the model, also about a long text
+  perplexity  measure how well a model predicts a text
+  tokenize    turn text into token ids and back
+  info        show what a model is and what memory it takes
+  convert     convert between GGUF and Hugging Face files, and quantise
+  bench       measure speed
+  help        the page of a command: longspan help chat
+  version     version, instruction sets in use, libraries
+
+Examples:
+  longspan chat -m model.gguf
+  longspan generate -m model.gguf -p "Once upon a time" -n 100
+  longspan chat -m model.gguf --doc book.txt -p "Who is the hero?"
+
+Environment:
+  LONGSPAN_MODEL   the model to use when -m is not given
+  LS_CPU           instruction sets to use at most (ref, avx2, avx512 ...)
+  XDG_CACHE_HOME, XDG_STATE_HOME   where the demo's model and the chat's history are kept
+
+'longspan COMMAND --help' explains a command and its options.
 $ longspan help > a; longspan --help > b; longspan -h > c; cmp a b && cmp b c && echo same
-$ for c in generate chat perplexity tokenize info convert bench; do longspan $c --help > a && longspan help $c > b && cmp a b && for w in Usage: Options Input: --help Examples: 'Exit status'; do grep -q -- "$w" a || echo "$c: no $w"; done; done
+same
+$ for c in generate chat perplexity tokenize info convert bench; do longspan $c --help > a && longspan help $c > b && cmp a b && for w in Usage: Input: --help Examples: 'Exit status'; do grep -q -- "$w" a || echo "$c: no $w"; done; done
 $ longspan perplexity --help
+longspan perplexity: measure how well a model predicts a text
+
+Usage:
+  longspan perplexity -f FILE [options]
+
+Reads the text in windows and prints the mean negative log likelihood of its tokens and the
+perplexity, with standard errors. Fewer tokens of --stride than of -c let windows overlap: each
+token is then predicted from at least the difference, and the result is better and takes longer.
+
+Input:
+  -m, --model PATH          GGUF file or Hugging Face directory; without it $LONGSPAN_MODEL, then
+                            the model that ./demo keeps
+  -f, --file FILE           text to measure, - for standard input
+
+Windows:
+  -c, --context N           tokens of a window (default: the context the model was trained for)
+      --stride N            tokens from one window to the next; fewer than -c gives each token more
+                            context (default: -c, windows side by side)
+
+Speed and memory:
+  -t, --threads N           threads to compute with (default: all processors); the answer does not
+                            depend on it
+      --kv NAME             how keys and values of past tokens are kept: full:bf16, full:q8 (half
+                            the memory), full:fp32 (default: full:bf16)
+      --compute NAME        auto: fast, as fits the weights; bf16: products in bf16; fp32: reference
+                            accuracy (default: auto)
+      --block N             prompt tokens worked on together (default: 512)
+
+Output:
+      --per-token FILE      write a line {"id":...,"nll":...} for each token; null where no
+                            prediction was made
+      --json                one JSON object on standard output at the end, instead of text
+  -q, --quiet               no progress, notes and statistics on standard error
+  -h, --help                this page
+
+Examples:
+  longspan perplexity -m model.gguf -f book.txt
+  longspan perplexity -m model.gguf -f book.txt -c 2048 --stride 512 --json
+  longspan perplexity -m model.gguf -f book.txt --per-token tokens.jsonl
+
+Exit status: 0 done, 1 something failed, 2 the command line is wrong, 130 interrupted by Ctrl-C.
 $ for c in generate chat perplexity tokenize info convert bench; do longspan $c --help | awk -v c=$c 'length > 110 { print c ": " $0 }'; done
-$ longspan version | head -n 1
+$ longspan version
+longspan * (glob)
 $ longspan generate --help >/dev/full
+2> longspan: cannot write the result: No space left on device
+[1]
