@@ -49,6 +49,8 @@ static ls_status encode_stretch(struct encoder *e, const char *s, size_t len, bo
     LSI_TRY(lsi_normalize(e->t, s, len, first, &e->norm, e->err));
     if (before && before != e->norm.data)
         lsi_bpe_forget(e->bpe);
+    if (e->norm.len == at) /* normalised away: the buffer may not even exist */
+        return LS_OK;
     return encode_normalized(e, e->norm.data + at, e->norm.len - at);
 }
 
