@@ -38,12 +38,17 @@ function(ls_module name)
 endfunction()
 
 # ls_module_isa(name isa "flags" SOURCES ...): files of module `name` that only this
-# instruction set may run. One object library each, no link-time optimisation.
+# instruction set may run. One object library each, no link-time optimisation. Sanitizers leave them out,
+# except the references: unrolled vector code takes minutes to instrument, and the kernel tests run
+# every kernel between guard pages.
 function(ls_module_isa name isa flags)
   cmake_parse_arguments(A "" "" "SOURCES" ${ARGN})
   add_library(lsm_${name}_${isa} OBJECT ${A_SOURCES})
   target_link_libraries(lsm_${name}_${isa} PRIVATE ls_flags)
   target_compile_options(lsm_${name}_${isa} PRIVATE ${flags})
+  if(LS_SANITIZE AND NOT isa STREQUAL "ref")
+    target_compile_options(lsm_${name}_${isa} PRIVATE -fno-sanitize=all -O2)
+  endif()
   set_target_properties(lsm_${name}_${isa} PROPERTIES INTERPROCEDURAL_OPTIMIZATION OFF)
   set_property(GLOBAL APPEND PROPERTY LS_ISA_${name} lsm_${name}_${isa})
 endfunction()

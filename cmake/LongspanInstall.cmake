@@ -12,9 +12,9 @@ file(GLOB ls_manual CONFIGURE_DEPENDS "${PROJECT_SOURCE_DIR}/docs/man/*.1")
 install(FILES ${ls_manual} DESTINATION "${CMAKE_INSTALL_MANDIR}/man1")
 
 # What a program that links the static library needs besides.
-set(LS_PC_LIBS_PRIVATE "-lm ${OpenMP_C_FLAGS}")
+set(LS_PC_LIBS_PRIVATE "-lm -pthread")
 if(LS_ONEDNN)
-  string(PREPEND LS_PC_LIBS_PRIVATE "-ldnnl ")
+  string(PREPEND LS_PC_LIBS_PRIVATE "-ldnnl ${OpenMP_C_FLAGS} ")
 endif()
 # Relative to the file itself, so that a tree that was moved still works.
 file(RELATIVE_PATH LS_PC_PREFIX "/${CMAKE_INSTALL_LIBDIR}/pkgconfig" "/")

@@ -34,6 +34,7 @@ static void mem_read(struct lsi_exec *ex, void *host, const void *ptr, size_t by
 static void fini(struct lsi_exec *ex)
 {
     struct cpu_state *cpu = ex->state;
+    lsi_pool_free(ex->pool);
     if (cpu) {
         lsi_gemm_free(cpu->gemm);
         lsi_free(cpu->alloc, cpu, sizeof *cpu);
@@ -77,9 +78,10 @@ ls_status lsi_exec_init_cpu(struct lsi_exec *ex, int n_threads, enum lsi_compute
     *ex = (struct lsi_exec){
         .backend = &cpu_backend, .n_threads = n_threads, .compute = compute, .state = cpu
     };
-    if (lsi_gemm_create(&cpu->gemm, n_threads, alloc) != LS_OK) {
+    if (lsi_pool_create(&ex->pool, n_threads, alloc) != LS_OK ||
+        lsi_gemm_create(&cpu->gemm, n_threads, alloc) != LS_OK) {
         lsi_exec_fini(ex);
-        return lsi_fail(err, LS_E_NOMEM, "out of memory for the dense products");
+        return lsi_fail(err, LS_E_NOMEM, "out of memory for %d threads", n_threads);
     }
     return LS_OK;
 }

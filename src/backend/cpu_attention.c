@@ -90,7 +90,7 @@ void lsi_cpu_kv_store(struct lsi_exec *ex, const struct lsi_kv_view *kv, size_t 
     s.store = kv->format == LSI_KV_BF16  ? kernels->kv_store_bf16
               : kv->format == LSI_KV_F32 ? kernels->kv_store_f32
                                          : kernels->kv_store_q8;
-    lsi_parallel(n_rows <= FEW_TOKENS ? 1 : ex->n_threads,
+    lsi_parallel(n_rows <= FEW_TOKENS ? NULL : ex->pool,
                  (slot0 + n_rows - 1) / LSI_KV_PAGE - slot0 / LSI_KV_PAGE + 1, store_task, &s);
 }
 
@@ -287,7 +287,7 @@ static void attend_few(struct lsi_exec *ex, struct call *c)
 
     for (size_t g = 0; g < G; g++)
         pack_queries(c, c->q + g * R * a->kv.D, g, 0, a->T);
-    lsi_parallel((end - begin) * G * a->kv.D <= ALONE_ELEMENTS ? 1 : ex->n_threads, n_chunks * G, chunk_task,
+    lsi_parallel((end - begin) * G * a->kv.D <= ALONE_ELEMENTS ? NULL : ex->pool, n_chunks * G, chunk_task,
                  c);
     for (size_t g = 0; g < G; g++)
         for (size_t r = 0; r < R; r++)
@@ -352,7 +352,7 @@ static void attend_many(struct lsi_exec *ex, struct call *c)
     c->n_tiles = lsi_div_up(a->T, c->tile_tokens);
     layout_many(&ex->scratch, c, ex->n_threads, c->tile_tokens, c->group, a->kv.D);
     LSI_ASSERT(!ex->scratch.failed);
-    lsi_parallel(ex->n_threads, c->n_tiles * a->kv.G, tile_task, c);
+    lsi_parallel(ex->pool, c->n_tiles * a->kv.G, tile_task, c);
 }
 
 /* ---- the operation ---------------------------------------------------------------------------- */

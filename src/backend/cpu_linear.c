@@ -183,7 +183,7 @@ static void run_dense(struct lsi_exec *ex, struct linear_job *j)
     if (ex->compute != LSI_COMPUTE_FP32) {
         lsi_bf16 *x = lsi_arena_take(&ex->scratch, j->n_rows * j->n_in, sizeof *x);
         struct round_job round = { &cpu->kernels, j->x, x, j->n_in, j->ldx, 16, j->n_rows };
-        lsi_parallel(ex->n_threads, lsi_div_up(j->n_rows, round.rows_per_task), round_task, &round);
+        lsi_parallel(ex->pool, lsi_div_up(j->n_rows, round.rows_per_task), round_task, &round);
         j->x_dense = x;
         if (!j->bf16) { /* no bf16 products here: the same rounded values, in fp32 */
             float *xf = lsi_arena_take(&ex->scratch, j->n_rows * j->n_in, sizeof *xf);
@@ -206,7 +206,7 @@ static void run_dense(struct lsi_exec *ex, struct linear_job *j)
             j->handles[i][last] = lsi_gemm_prepare(cpu->gemm, &s);
         }
     }
-    lsi_parallel(ex->n_threads, n_tasks(j), dense_task, j);
+    lsi_parallel(ex->pool, n_tasks(j), dense_task, j);
 }
 
 static void run_matvec(struct lsi_exec *ex, struct linear_job *j, bool q8)
@@ -234,7 +234,7 @@ static void run_matvec(struct lsi_exec *ex, struct linear_job *j, bool q8)
         const size_t rows = MATVEC_TASK_BYTES / lsi_max_size(1, j->out[i].w->row_bytes) / 16 * 16;
         j->task_rows[i] = lsi_min_size(lsi_max_size(rows, 16), MATVEC_TASK_ROWS);
     }
-    lsi_parallel(ex->n_threads, n_tasks(j), matvec_task, j);
+    lsi_parallel(ex->pool, n_tasks(j), matvec_task, j);
 }
 
 void lsi_cpu_linear(struct lsi_exec *ex, const struct lsi_linear *out, size_t n_out, const float *x,

@@ -30,7 +30,7 @@ struct rows {
 static void over_rows(struct lsi_exec *ex, struct rows *r, size_t row_work, lsi_task_fn *fn)
 {
     r->group = lsi_max_size(1, ROWS_WORK / lsi_max_size(1, row_work));
-    lsi_parallel(ex->n_threads, lsi_div_up(r->n_rows, r->group), fn, r);
+    lsi_parallel(ex->pool, lsi_div_up(r->n_rows, r->group), fn, r);
 }
 
 static size_t first(const struct rows *r, size_t task)

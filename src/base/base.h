@@ -193,15 +193,23 @@ bool lsi_path_join(char *out, size_t cap, const char *dir, const char *name);
 
 /* ---- threads ------------------------------------------------------------- */
 
-/** task: 0 .. n_tasks-1, each run exactly once; thread: 0 .. n_threads-1. */
+/** task: 0 .. n_tasks-1, each run exactly once; thread: 0 (the caller) .. n_threads-1. */
 typedef void lsi_task_fn(void *ctx, size_t task, int thread);
 
+/** Threads that wait for work. Used by one caller at a time. */
+struct lsi_pool;
+
+/** n_threads counts the caller; with 1 no thread is started and *pool is NULL. */
+ls_status lsi_pool_create(struct lsi_pool **pool, int n_threads, const ls_alloc *alloc);
+void lsi_pool_free(struct lsi_pool *pool);
+
 /**
- * Run n_tasks on up to n_threads threads and wait. Tasks are handed out in
- * order as threads become free, so a result must depend on the task alone,
- * never on the thread: that is what makes results equal for every thread count.
+ * Run n_tasks on the caller and the pool's threads (NULL: on the caller alone) and wait. Tasks are
+ * handed out in order as threads become free, so a result must depend on the task alone, never on
+ * the thread: that is what makes results equal for every number of threads. A task must not
+ * start another region of the same pool.
  */
-void lsi_parallel(int n_threads, size_t n_tasks, lsi_task_fn *fn, void *ctx);
+void lsi_parallel(struct lsi_pool *pool, size_t n_tasks, lsi_task_fn *fn, void *ctx);
 
 /** Processors this process may use (affinity respected), at least 1. */
 int lsi_cpu_count(void);

@@ -11,11 +11,20 @@ static const struct {
 #undef LSI_DTYPE_ROW
 };
 
-const char *lsi_dtype_name(enum lsi_dtype t) { return types[t].name; }
+const char *lsi_dtype_name(enum lsi_dtype t)
+{
+    return types[t].name;
+}
 
-size_t lsi_dtype_block(enum lsi_dtype t) { return types[t].block; }
+size_t lsi_dtype_block(enum lsi_dtype t)
+{
+    return types[t].block;
+}
 
-size_t lsi_dtype_block_bytes(enum lsi_dtype t) { return types[t].bytes; }
+size_t lsi_dtype_block_bytes(enum lsi_dtype t)
+{
+    return types[t].bytes;
+}
 
 enum lsi_dtype lsi_dtype_from_name(const char *name)
 {
@@ -26,7 +35,10 @@ enum lsi_dtype lsi_dtype_from_name(const char *name)
     return LSI_N_DTYPES;
 }
 
-bool lsi_dtype_is_quantized(enum lsi_dtype t) { return types[t].block > 1; }
+bool lsi_dtype_is_quantized(enum lsi_dtype t)
+{
+    return types[t].block > 1;
+}
 
 bool lsi_dtype_is_weight(enum lsi_dtype t)
 {

@@ -34,8 +34,8 @@ ls_status lsi_json_error(struct lsi_json *j, const char *fmt, ...)
             line_begin = p + 1;
         }
     }
-    j->status = lsi_fail(j->err, LS_E_FORMAT, "%s:%zu:%zu: %s", j->name, line,
-                         (size_t)(j->p - line_begin) + 1, text);
+    j->status =
+        lsi_fail(j->err, LS_E_FORMAT, "%s:%zu:%zu: %s", j->name, line, (size_t)(j->p - line_begin) + 1, text);
     return j->status;
 }
 
@@ -314,9 +314,15 @@ static ls_status enter(struct lsi_json *j, enum lsi_json_type type)
     return LS_OK;
 }
 
-ls_status lsi_json_object(struct lsi_json *j) { return enter(j, LSI_JSON_OBJECT); }
+ls_status lsi_json_object(struct lsi_json *j)
+{
+    return enter(j, LSI_JSON_OBJECT);
+}
 
-ls_status lsi_json_array(struct lsi_json *j) { return enter(j, LSI_JSON_ARRAY); }
+ls_status lsi_json_array(struct lsi_json *j)
+{
+    return enter(j, LSI_JSON_ARRAY);
+}
 
 /* Go past the comma to the next element of the innermost container; false at its end or on error. */
 static inline bool next_item(struct lsi_json *j, bool object)

@@ -264,13 +264,14 @@ ls_status lsi_convert_sharded(const char *in, const char *out, const ls_convert_
     lsk_table_init(&cv.kernels, lsk_cpu_features());
     cap = lsi_source_n_tensors(&cv.m->source);
     cv.tensors = lsi_calloc(cv.alloc, cap, sizeof *cv.tensors);
-    if (!cv.tensors) {
+    if (!cv.tensors || lsi_pool_create(&cv.pool, cv.n_threads, cv.alloc) != LS_OK) {
         st = lsi_fail(err, LS_E_NOMEM, "out of memory converting %s", in);
         goto end;
     }
     LSI_TRY_OR(end, same_format(&cv) ? plan_same_format(&cv) : plan_other_format(&cv));
     st = cv.to_gguf ? lsi_convert_to_gguf(&cv) : lsi_convert_to_hf(&cv);
 end:
+    lsi_pool_free(cv.pool);
     lsi_free(cv.alloc, cv.tensors, cap * sizeof *cv.tensors);
     ls_model_close(cv.m);
     return st;

@@ -49,6 +49,7 @@ struct lsi_convert {
     size_t n_tensors, n_done;
     struct lsk_table kernels;
     int n_threads;
+    struct lsi_pool *pool; /* NULL with one thread */
 };
 
 /** ls_convert with another limit for shards (tests). */

@@ -122,7 +122,7 @@ ls_status lsi_convert_rows(struct lsi_convert *cv, const struct lsi_convert_tens
         st = lsi_convert_check_cancel(cv);
         if (st != LS_OK)
             break;
-        lsi_parallel(cv->n_threads, lsi_div_up(run.n, TASK_ROWS), convert_task, &run);
+        lsi_parallel(cv->pool, lsi_div_up(run.n, TASK_ROWS), convert_task, &run);
         write(to, run.out, run.n * run.out_row);
     }
     lsi_free(cv->alloc, run.values, values_bytes);

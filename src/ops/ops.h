@@ -41,6 +41,7 @@ struct lsi_backend; /* backend/backend.h */
 struct lsi_exec {
     const struct lsi_backend *backend;
     int n_threads;
+    struct lsi_pool *pool; /* NULL with one thread */
     enum lsi_compute compute;
     struct lsi_arena scratch; /* reset by each op */
     void *state;              /* the backend's own (primitive cache, streams) */

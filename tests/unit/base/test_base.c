@@ -140,14 +140,21 @@ static void test_every_task_runs_once(void)
 {
     static struct counted c;
     for (int threads = 1; threads <= 3; threads++) {
-        memset(&c, 0, sizeof c);
-        lsi_parallel(threads, 1000, count_task, &c);
-        lsi_parallel(threads, 0, count_task, &c);
-        int wrong = 0;
-        for (int i = 0; i < 1000; i++)
-            wrong += c.runs[i] != 1;
-        CHECK_INT(wrong, 0);
-        CHECK_INT(c.bad_thread, 0);
+        struct lsi_pool *pool;
+        REQUIRE(lsi_pool_create(&pool, threads, NULL) == LS_OK);
+        for (int round = 0; round < 300; round++) {
+            const int n = round % 7 == 0 ? 1000 : round % 5; /* long jobs, short ones and none */
+            memset(&c, 0, sizeof c);
+            lsi_parallel(pool, (size_t)n, count_task, &c);
+            int wrong = 0;
+            for (int i = 0; i < 1000; i++)
+                wrong += c.runs[i] != (i < n);
+            CHECK_INT(wrong, 0);
+            CHECK_INT(c.bad_thread, 0);
+            if (round % 50 == 0)
+                usleep(2000); /* let the workers fall asleep */
+        }
+        lsi_pool_free(pool);
     }
     CHECK(lsi_cpu_count() >= 1);
 }
