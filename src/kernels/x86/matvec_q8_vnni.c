@@ -19,9 +19,12 @@
 
 typedef struct lsk_group group_fn(const uint8_t *row, size_t group, size_t n);
 
+typedef __m512 rest_fn(__m512 acc, const uint8_t *row, const struct lsk_q8 *x, size_t n_in);
+
 /* What is fixed for a type: constants after inlining. */
 struct kind {
     group_fn *load;
+    rest_fn *rest;
     int zero;
     bool offset, split;
     size_t group_bytes;
@@ -103,10 +106,19 @@ LSK_INLINE void add_tile(__m512 acc[TILE_OUT][TILE_ROWS], const uint8_t *w, size
     }
 }
 
+/* The last one to three runs of a row. */
+LSK_INLINE __m512 add_rest(__m512 acc, const uint8_t *row, const struct lsk_q8 *x, size_t n_in,
+                           struct kind kind)
+{
+    const struct lsk_group g = kind.load(row, n_in / 128, n_in / 32 % 4);
+    const struct acts xs = load_acts(x, n_in / 128, n_in / 32 % 4, kind);
+    return add_group(acc, &g, &xs, kind);
+}
+
 LSK_INLINE void tile(float *y, size_t ldy, const uint8_t *w, size_t row_bytes, size_t n_out,
                      const struct lsk_q8 *x, size_t n_rows, size_t n_in, struct kind kind)
 {
-    const size_t n_groups = n_in / 128, n_rest = n_in / 32 % 4;
+    const size_t n_groups = n_in / 128;
     const uintptr_t fetch = (uintptr_t)w + lsk_stream_ahead(n_out * row_bytes);
     __m512 acc[TILE_OUT][TILE_ROWS];
 
@@ -117,8 +129,12 @@ LSK_INLINE void tile(float *y, size_t ldy, const uint8_t *w, size_t row_bytes, s
             acc[o][r] = _mm512_setzero_ps();
     for (size_t group = 0; group < n_groups; group++)
         add_tile(acc, w, row_bytes, x, group, 4, n_out, n_rows, fetch, kind);
-    if (n_rest)
-        add_tile(acc, w, row_bytes, x, n_groups, n_rest, n_out, n_rows, fetch, kind);
+    if (n_in / 32 % 4)
+#pragma GCC unroll 4
+        for (size_t o = 0; o < n_out; o++)
+#pragma GCC unroll 4
+            for (size_t r = 0; r < n_rows; r++)
+                acc[o][r] = kind.rest(acc[o][r], w + o * row_bytes, &x[r], n_in);
 #pragma GCC unroll 4
     for (size_t r = 0; r < n_rows; r++) {
         const __m128 sums = lsk_reduce4(acc[0][r], acc[1][r], acc[2][r], acc[3][r]);
@@ -126,52 +142,52 @@ LSK_INLINE void tile(float *y, size_t ldy, const uint8_t *w, size_t row_bytes, s
     }
 }
 
+/* Tiles of outputs for n_rows rows; n_out is a multiple of TILE_OUT. */
 LSK_INLINE void rows(float *y, size_t ldy, const uint8_t *w, size_t row_bytes, size_t n_out,
                      const struct lsk_q8 *x, size_t n_rows, size_t n_in, struct kind kind)
 {
-    size_t o = 0;
-    for (; o + TILE_OUT <= n_out; o += TILE_OUT)
+    for (size_t o = 0; o + TILE_OUT <= n_out; o += TILE_OUT)
         tile(y + o, ldy, w + o * row_bytes, row_bytes, TILE_OUT, x, n_rows, n_in, kind);
-    for (; o < n_out; o++)
-        tile(y + o, ldy, w + o * row_bytes, row_bytes, 1, x, n_rows, n_in, kind);
 }
 
-/* Four rows at a time over a stretch of outputs that stays in the cache, then the other rows. */
+/* Four rows, then two, then one, over a stretch of outputs whose weights stay in the cache. */
 #define STRETCH 16
 
 LSK_INLINE void matvec(float *y, size_t ldy, const uint8_t *w, size_t row_bytes, size_t n_out,
                        const struct lsk_q8 *x, size_t n_rows, size_t n_in, struct kind kind)
 {
-    const size_t step = n_rows > TILE_ROWS ? STRETCH : n_out;
+    const size_t n_tiled = n_out / TILE_OUT * TILE_OUT;
+    const size_t step = n_rows > 1 ? STRETCH : n_tiled;
 
-    for (size_t o = 0; o < n_out; o += step) {
-        const size_t n = n_out - o < step ? n_out - o : step;
+    for (size_t o = 0; o < n_tiled; o += step) {
+        const size_t n = n_tiled - o < step ? n_tiled - o : step;
         const uint8_t *wo = w + o * row_bytes;
-        float *yo = y + o;
-        for (size_t r = 0; r < n_rows; r += TILE_ROWS, yo += TILE_ROWS * ldy) {
-            switch (n_rows - r) {
-            case 1:
-                rows(yo, ldy, wo, row_bytes, n, x + r, 1, n_in, kind);
-                break;
-            case 2:
-                rows(yo, ldy, wo, row_bytes, n, x + r, 2, n_in, kind);
-                break;
-            case 3:
-                rows(yo, ldy, wo, row_bytes, n, x + r, 3, n_in, kind);
-                break;
-            default:
-                rows(yo, ldy, wo, row_bytes, n, x + r, 4, n_in, kind);
-                break;
-            }
+        size_t r = 0;
+        for (; r + 4 <= n_rows; r += 4)
+            rows(y + r * ldy + o, ldy, wo, row_bytes, n, x + r, 4, n_in, kind);
+        if (r + 2 <= n_rows) {
+            rows(y + r * ldy + o, ldy, wo, row_bytes, n, x + r, 2, n_in, kind);
+            r += 2;
         }
+        if (r < n_rows)
+            rows(y + r * ldy + o, ldy, wo, row_bytes, n, x + r, 1, n_in, kind);
     }
+    for (size_t o = n_tiled; o < n_out; o++)
+        for (size_t r = 0; r < n_rows; r++)
+            tile(y + r * ldy + o, ldy, w + o * row_bytes, row_bytes, 1, x + r, 1, n_in, kind);
 }
 
 #define MATVEC_Q8(type, group_bytes, zero, offset, split)                                                    \
+    static __attribute__((noinline))                                                                         \
+    __m512 rest_##type(__m512 acc, const uint8_t *row, const struct lsk_q8 *x, size_t n_in)                  \
+    {                                                                                                        \
+        const struct kind kind = { lsk_group_##type, NULL, zero, offset, split, group_bytes };               \
+        return add_rest(acc, row, x, n_in, kind);                                                            \
+    }                                                                                                        \
     void lsk_matvec_q8_##type##_vnni(float *y, size_t ldy, const void *w, size_t row_bytes, size_t n_out,    \
                                      const struct lsk_q8 *x, size_t n_rows, size_t n_in)                     \
     {                                                                                                        \
-        const struct kind kind = { lsk_group_##type, zero, offset, split, group_bytes };                     \
+        const struct kind kind = { lsk_group_##type, rest_##type, zero, offset, split, group_bytes };        \
         matvec(y, ldy, w, row_bytes, n_out, x, n_rows, n_in, kind);                                          \
     }
 
