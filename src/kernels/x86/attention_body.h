@@ -78,7 +78,7 @@ VEC_INLINE void NAME(scores)(const struct lsk_attn *a, const float *q, float (*z
         for (size_t j = 0; j < KEYS; j++) {
 #if SCALES
             const float *scales = (const float *)(const void *)((const char *)a->head + lsk_kv_q8_scales(D));
-            const vec scale = vec_load(scales + s + j * VEC_LANES);
+            const vec scale = vec_mul(vec_load(scales + s + j * VEC_LANES), vec_set(1.0f / VEC_BYTE_ONE));
 #endif
             VEC_UNROLL
             for (size_t r = 0; r < n_rows; r++) {
@@ -91,16 +91,16 @@ VEC_INLINE void NAME(scores)(const struct lsk_attn *a, const float *q, float (*z
     }
 }
 
+static size_t NAME(clamp)(size_t s, size_t least, size_t most)
+{
+    return s < least ? least : s > most ? most : s;
+}
+
 /* Scores of row r to weights (times the scales of the values); m, l brought up to date. Returns
  * the factor for what the row has summed so far. */
 static float NAME(weights)(const struct lsk_attn *a, float *z, size_t r, size_t from, size_t to)
 {
-    const size_t lo = a->lo[r] < from ? from
-                      : a->lo[r] > to ? to
-                                      : a->lo[r],
-                 hi = a->hi[r] < lo   ? lo
-                      : a->hi[r] > to ? to
-                                      : a->hi[r];
+    const size_t lo = NAME(clamp)(a->lo[r], from, to), hi = NAME(clamp)(a->hi[r], lo, to);
     vec top = vec_set(-INFINITY), sum[GROUP / VEC_LANES];
     float m = a->m[r];
 
@@ -135,7 +135,7 @@ static float NAME(weights)(const struct lsk_attn *a, float *z, size_t r, size_t 
 #if SCALES
             const float *scales =
                 (const float *)(const void *)((const char *)a->head + lsk_kv_q8_scales(a->D)) + LSK_PAGE;
-            w = vec_mul(w, vec_load(scales + s + j * VEC_LANES));
+            w = vec_mul(w, vec_mul(vec_load(scales + s + j * VEC_LANES), vec_set(1.0f / VEC_BYTE_ONE)));
 #endif
             vec_store(at, w);
         }

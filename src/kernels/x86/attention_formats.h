@@ -34,7 +34,7 @@ static void q8_to_bf16(void *bf16_head, const void *q8_head, size_t D)
     unsigned char *to = bf16_head;
 
     for (size_t s = 0; s < LSK_PAGE; s += VEC_LANES) {
-        const vec scale = vec_load(k_scales + s);
+        const vec scale = vec_mul(vec_load(k_scales + s), vec_set(1.0f / VEC_BYTE_ONE));
         const size_t in = s / LSK_TILE * LSK_TILE * D + s % LSK_TILE * 4;
         const size_t out = s / LSK_TILE * LSK_TILE * D * 2 + s % LSK_TILE * 4;
         for (size_t i = 0; i < D / 4; i++) {
@@ -48,13 +48,15 @@ static void q8_to_bf16(void *bf16_head, const void *q8_head, size_t D)
     from += LSK_PAGE * D;
     to += LSK_PAGE * D * 2;
     for (size_t s = 0; s < LSK_PAGE; s += 4) {
-        const float *scale = k_scales + LSK_PAGE + s;
+        vec scale[4];
+        for (size_t c = 0; c < 4; c++)
+            scale[c] = vec_set(k_scales[LSK_PAGE + s + c] / VEC_BYTE_ONE);
         for (size_t d = 0; d < D; d += VEC_LANES) {
             const vec_bits w = vec_words(from + s * D + 4 * d);
             for (int c = 0; c < 4; c += 2)
                 vec_store_words(to + (s / 2 + (size_t)c / 2) * 4 * D + 4 * d,
-                                vec_bf16_words(vec_mul(vec_byte(w, c), vec_set(scale[c])),
-                                               vec_mul(vec_byte(w, c + 1), vec_set(scale[c + 1]))));
+                                vec_bf16_words(vec_mul(vec_byte(w, c), scale[c]),
+                                               vec_mul(vec_byte(w, c + 1), scale[c + 1])));
         }
     }
 }

@@ -114,10 +114,15 @@ static inline vec_bits vec_flip_bytes(vec_bits w)
 {
     return _mm512_xor_si512(w, _mm512_set1_epi8((char)0x80));
 }
-/* Signed byte c of each word. */
+/* Signed byte c of each word, times VEC_BYTE_ONE: moved to the top of the word, over zeros, in one step. */
+#define VEC_BYTE_ONE 0x1p24f
 static inline vec vec_byte(vec_bits w, int c)
 {
-    return _mm512_cvtepi32_ps(_mm512_srai_epi32(_mm512_sll_epi32(w, _mm_cvtsi32_si128(24 - 8 * c)), 24));
+    /* Bytes 0..2 of each word become zero (index -1), byte 3 is byte c. */
+    const __m128i words = _mm_set_epi32(12, 8, 4, 0);
+    const __m128i index =
+        _mm_or_si128(_mm_slli_epi32(_mm_add_epi32(words, _mm_set1_epi32(c)), 24), _mm_set1_epi32(0x00ffffff));
+    return _mm512_cvtepi32_ps(_mm512_shuffle_epi8(w, _mm512_broadcast_i32x4(index)));
 }
 
 #endif
