@@ -209,6 +209,7 @@ bool lsi_vocab_index(ls_tokenizer *t)
     return true;
 }
 
+/* User-defined tokens take part in merges where a list says so; by score they are only found in the text. */
 static int32_t find(const ls_tokenizer *t, const char *s, size_t len, bool any)
 {
     if (len == 0 || len > LSI_TOKEN_MAX_BYTES || t->index_cap == 0)
@@ -220,7 +221,7 @@ static int32_t find(const ls_tokenizer *t, const char *s, size_t len, bool any)
         const size_t id = (uint32_t)t->index[at] - 1;
         const struct lsi_token *k = &t->tokens[id];
         if (k->len == len && memcmp(lsi_token_text(t, id), s, len) == 0 &&
-            (any || k->type == LSI_TOKEN_NORMAL || k->type == LSI_TOKEN_USER))
+            (any || k->type == LSI_TOKEN_NORMAL || (k->type == LSI_TOKEN_USER && !t->scores)))
             return (int32_t)id;
     }
     return -1;
