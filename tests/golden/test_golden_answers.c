@@ -45,7 +45,9 @@ static void test_tokens(void)
 
         encode(c->text, c->text_len, 0, &ids, &n);
         check_ids(c->text, ids, n, c->ids, c->n_ids);
-        if (ls_tokenizer_decode(tok, ids, n, false, &text, &len, &err) == LS_OK)
+        REQUIRE_OK(ls_tokenizer_decode(tok, ids, n, false, &text, &len, &err), err);
+        /* SentencePiece writes a space as U+2581, so that a text's own one comes back as a space */
+        if (strcmp(ls_tokenizer_kind(tok), "bpe") == 0 || !strstr(c->text, "\xE2\x96\x81"))
             CHECK_MEM(text, len, c->text, c->text_len);
         ls_tokenizer_text_free(tok, text, len);
         ls_tokenizer_ids_free(tok, ids, n);

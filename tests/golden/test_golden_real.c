@@ -5,16 +5,22 @@
 #include "golden.h"
 #include "test.h"
 
-static struct {
+static const struct {
     const char *name;     /* of the golden file */
     const char *variable; /* environment: the model's file */
     const char *file;     /* its name in the cache folder */
-    /* Bounds of `auto` while decoding; what they come from is said in docs/benchmarks.md. */
-    double decode_rms, decode_top, decode_nll_abs, decode_nll_net;
-} const known[] = {
-    { "smollm2", "LONGSPAN_MODEL", "SmolLM2-135M-Instruct.Q4_1.gguf", 0.21, 0.962, 0.054, 0.0014 },
-    { "gemma3-270m", "LONGSPAN_GEMMA", "gemma-3-270m.Q4_K_M.gguf", 0.21, 0.962, 0.054, 0.0014 },
+} known[] = {
+    { "smollm2", "LONGSPAN_MODEL", "SmolLM2-135M-Instruct.Q4_1.gguf" },
+    { "gemma3-270m", "LONGSPAN_GEMMA", "gemma-3-270m.Q4_K_M.gguf" },
 };
+
+/*
+ * Bounds of the modes that round are what the same rounding costs in
+ * transformers on this very text (scripts/make-golden/rounding.py), plus a few per cent. They hold over all
+ * logits; the golden file's 64 ids of each row lie up to 3 % above all of them (LONGSPAN_GOLDEN with a
+ * file written by real_models.py --full compares them all).
+ */
+#define PROBED 1.03
 
 static size_t which;
 static struct golden golden;
@@ -55,35 +61,49 @@ static void test_fp32(void)
     CHECK(d.top >= 0.999);
 }
 
+/* Products rounded to bf16; the same in transformers: 0.5 at most, 0.058 rms, 99.2 % top-1 on SmolLM2. */
 static void test_bf16(void)
 {
-    const struct golden_run run = { "full:bf16", LS_COMPUTE_BF16, 0, 0 };
+    const struct golden_run run = { "full:fp32", LS_COMPUTE_BF16, 0, 0 };
     const struct golden_diff d = compare(&golden, &run, "bf16", NULL);
 
     CHECK(d.max <= 0.6);
-    CHECK(d.rms <= 0.06);
+    CHECK(d.rms <= 0.06 * PROBED);
     CHECK(d.top >= 0.985);
 }
 
-static void test_auto_blocks(void)
-{
-    const struct golden_run run = { "full:bf16", LS_COMPUTE_AUTO, 0, 0 };
-    const struct golden_diff d = compare(&golden, &run, "auto, blocks", NULL);
-
-    CHECK(d.rms <= known[which].decode_rms);
-    CHECK(d.top >= known[which].decode_top);
-}
-
+/*
+ * Weights as they are, activations in 8 bits with a scale for each 32: one token at a time. The same in
+ * transformers on SmolLM2 and this text: 0.213 rms, 96.5 % top-1, 0.060 mean |dNLL|.
+ */
 static void test_auto_decode(void)
 {
-    const struct golden_run run = { "full:bf16", LS_COMPUTE_AUTO, 0, 1 };
+    const struct golden_run run = { "full:fp32", LS_COMPUTE_AUTO, 0, 1 };
     const struct golden_diff d = compare(&golden, &run, "auto, one token at a time", NULL);
 
-    CHECK(d.rms <= known[which].decode_rms);
-    CHECK(d.top >= known[which].decode_top);
-    CHECK(d.nll_abs <= known[which].decode_nll_abs);
+    CHECK(d.rms <= 0.22 * PROBED);
+    CHECK(d.top >= 0.962);
+    CHECK(d.nll_abs <= 0.062);
     /* the mean of a thousand differences of that size is known to about a thirtieth of it */
-    CHECK(fabs(d.nll_net) <= known[which].decode_nll_net + 2 * d.nll_abs / sqrt((double)d.n_rows));
+    CHECK(fabs(d.nll_net) <= 0.0014 + 2 * d.nll_abs / sqrt((double)d.n_rows));
+}
+
+/* What a user gets without options: the cache in bf16 adds its own rounding (0.026 rms by itself). */
+static void test_defaults(void)
+{
+    struct golden_run run = { NULL, LS_COMPUTE_AUTO, 0, 0 };
+    struct golden_diff d = compare(&golden, &run, "defaults, blocks", NULL);
+
+    CHECK(d.rms <= 0.075);
+    CHECK(d.top >= 0.98);
+    run.block = 1;
+    d = compare(&golden, &run, "defaults, one token at a time", NULL);
+    CHECK(d.rms <= 0.235);
+    CHECK(d.top >= 0.955);
+    run.kv = "full:q8";
+    d = compare(&golden, &run, "8-bit cache, one token at a time", NULL);
+    CHECK(d.rms <= 0.25);
+    CHECK(d.top >= 0.955);
 }
 
 /* The first rows alone: whole logits of more would take hundreds of megabytes. */
@@ -147,8 +167,8 @@ static void test_threads(void)
 int main(int argc, char **argv)
 {
     static const struct test tests[] = {
-        TEST(test_tokens),      TEST(test_fp32),   TEST(test_bf16),    TEST(test_auto_blocks),
-        TEST(test_auto_decode), TEST(test_blocks), TEST(test_threads),
+        TEST(test_tokens),   TEST(test_fp32),   TEST(test_bf16),    TEST(test_auto_decode),
+        TEST(test_defaults), TEST(test_blocks), TEST(test_threads),
     };
     ls_error err = { 0 };
     const char *path;
