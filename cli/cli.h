@@ -135,7 +135,7 @@ void progress_start(struct progress *p, const char *what, const char *unit, bool
 void progress_span(struct progress *p, size_t offset, size_t total);
 /** An ls_progress_fn; user is the struct progress. */
 void progress_update(void *user, size_t done, size_t total);
-/** Wipe the bar. */
+/** Wipe the bar; updates show nothing until the next start. */
 void progress_end(struct progress *p);
 
 /** Flush stdout; EXIT_ERROR with a message when what was written did not arrive, else status. */

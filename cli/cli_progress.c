@@ -31,7 +31,8 @@ void progress_update(void *user, size_t done, size_t total)
         done += p->offset;
         total = p->total;
     }
-    if (p->quiet || spent < 1 || done == 0 || total == 0 || now - p->shown < (terminal ? 0.1 : 10))
+    if (!p->what || p->quiet || spent < 1 || done == 0 || total == 0 ||
+        now - p->shown < (terminal ? 0.1 : 10))
         return;
     p->shown = now;
     const double rate = (double)done / spent;
@@ -56,4 +57,5 @@ void progress_end(struct progress *p)
     if (p->drawn)
         fputs("\r\033[K", stderr);
     p->drawn = false;
+    p->what = NULL;
 }
