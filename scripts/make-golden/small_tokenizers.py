@@ -1,13 +1,17 @@
 """Train small tokenizers of each split family and record what the `tokenizers` library makes of tricky texts.
+The same with SentencePiece, whose tokenizer.model files are read too.
 
-Run by hand:  python scripts/make-golden/small_tokenizers.py TEXT_FILE...
-Writes tests/unit/tokenizer/data/NAME.json and NAME.ids (a line per text: its bytes in hex, then the ids).
+Run by hand:  python scripts/make-golden/small_tokenizers.py [--only-sentencepiece] TEXT_FILE...
+Writes tests/unit/tokenizer/data/NAME.json (NAME.model for SentencePiece) and NAME.ids (a line per text: its
+bytes in hex, then the ids).
 """
 
+import io
 import json
 import pathlib
 import sys
 
+import sentencepiece
 import tokenizers
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
@@ -61,9 +65,37 @@ def family(name):
     return tok, alphabet
 
 
+def write_ids(name, maker, encode):
+    with open(OUT / f"{name}.ids", "w", encoding="ascii") as out:
+        out.write(f"# {maker}\n")
+        for t in TEXTS:
+            out.write(" ".join([t.encode("utf-8").hex() or "-"] + [str(i) for i in encode(t)]) + "\n")
+
+
+def sentencepiece_models(text):
+    """Llama's settings, and Gemma's: without the space in front."""
+    lines = [line for line in text.splitlines() if line.strip()]
+    for name, prefix in (("spm", True), ("spm-bare", False)):
+        model = io.BytesIO()
+        sentencepiece.SentencePieceTrainer.train(
+            sentence_iterator=iter(lines), model_writer=model, model_type="bpe", vocab_size=600,
+            byte_fallback=True, character_coverage=0.9995, normalization_rule_name="identity",
+            remove_extra_whitespaces=False, add_dummy_prefix=prefix, allow_whitespace_only_pieces=True,
+            split_digits=True, pad_id=3, control_symbols=["<|sep|>"],
+            user_defined_symbols=["<tool>", "inside", "\u2581\u2581"], minloglevel=2)
+        (OUT / f"{name}.model").write_bytes(model.getvalue())
+        sp = sentencepiece.SentencePieceProcessor(model_proto=model.getvalue())
+        write_ids(name, f"sentencepiece {sentencepiece.__version__}", lambda t, sp=sp: sp.encode(t))
+        print(name, sp.vocab_size(), len(model.getvalue()))
+
+
 def main():
     OUT.mkdir(parents=True, exist_ok=True)
-    text = "".join(pathlib.Path(p).read_text(encoding="utf-8", errors="ignore") for p in sys.argv[1:])
+    paths = [p for p in sys.argv[1:] if not p.startswith("--")]
+    text = "".join(pathlib.Path(p).read_text(encoding="utf-8", errors="ignore") for p in paths)
+    sentencepiece_models(text)
+    if "--only-sentencepiece" in sys.argv:
+        return
     pieces = [text[i:i + 400] for i in range(0, len(text), 400)] + TEXTS * 3
     for name in ("gpt2", "smollm", "llama3", "qwen2", "other", "llama2", "gemma"):
         tok, alphabet = family(name)
@@ -85,11 +117,8 @@ def main():
                         AddedToken("<|mid|>", normalized=False, lstrip=True, rstrip=True),
                         AddedToken("inside", normalized=False, single_word=True)])
         (OUT / f"{name}.json").write_text(json.dumps(json.loads(tok.to_str()), ensure_ascii=False), encoding="utf-8")
-        with open(OUT / f"{name}.ids", "w", encoding="ascii") as out:
-            out.write(f"# tokenizers {tokenizers.__version__}\n")
-            for t in TEXTS:
-                ids = tok.encode(t, add_special_tokens=False).ids
-                out.write(" ".join([t.encode("utf-8").hex() or "-"] + [str(i) for i in ids]) + "\n")
+        write_ids(name, f"tokenizers {tokenizers.__version__}",
+                  lambda t, tok=tok: tok.encode(t, add_special_tokens=False).ids)
         print(name, tok.get_vocab_size())
 
 

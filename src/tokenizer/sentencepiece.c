@@ -186,6 +186,7 @@ ls_status lsi_tokenizer_from_sentencepiece(const void *data, size_t bytes, const
     *tok = NULL;
     LSI_TRY(lsi_tokenizer_new(alloc, &t, err));
     t->space_is_meta = true;
+    t->user_after_norm = true;
     t->byte_fallback = true;
     ls_status st = LS_OK;
     bool sound = bytes > 0;

@@ -97,6 +97,10 @@ bool lsi_added_index(ls_tokenizer *t)
     for (size_t i = 0; ok && i < t->n_added; i++) {
         const struct lsi_added *a = &t->added[i];
         const char *s = t->added_text.data + a->off;
+        if (t->user_after_norm && !a->special) {
+            ok = trie_add(t, &t->norm_trie, s, a->len, i);
+            continue;
+        }
         if (!a->normalized || a->special || lsi_normalize_is_identity(t, s, a->len, true)) {
             ok = trie_add(t, &t->raw_trie, s, a->len, i);
             continue;

@@ -172,6 +172,7 @@ struct ls_tokenizer {
     size_t n_added, cap_added;
     struct lsi_buf added_text;
     struct lsi_trie raw_trie, norm_trie;
+    bool user_after_norm; /* user-defined tokens are looked for in the normalised text, as they stand */
 
     /* rules */
     bool byte_level;    /* every byte is a symbol; else every character */
