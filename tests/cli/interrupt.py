@@ -14,7 +14,7 @@ import time
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 MODEL = os.path.join(os.path.dirname(HERE), "data", "models", "smollm2")
-ENDLESS = ["-n", "-1", "-c", "400000", "--ignore-eos", "--quiet"]
+ENDLESS = ["-n", "-1", "-c", "400000", "--ignore-eos"]
 failures = 0
 
 
@@ -31,9 +31,10 @@ def start(*words):
 
 def interrupted(*words, first_output=True):
     p = start(*words)
+    p.stderr.readline()  # what model it is: from here on signals are expected
     head = p.stdout.read(1) if first_output else b""
     if not first_output:
-        time.sleep(0.5)
+        time.sleep(0.3)
     p.send_signal(signal.SIGINT)
     try:
         out, err = p.communicate(timeout=60)
@@ -44,7 +45,7 @@ def interrupted(*words, first_output=True):
 
 
 status, out, err = interrupted("generate", "-m", MODEL, "-p", "Hello", *ENDLESS)
-check("generate stops and prints what there is", status == 130 and len(out) > 1 and not err, (status, out[:80], err))
+check("generate stops and prints what there is", status == 130 and len(out) > 1, (status, out[:80], err))
 
 status, out, err = interrupted("generate", "-m", MODEL, "-p", "Hello", "--json", *ENDLESS, first_output=False)
 try:
@@ -62,9 +63,9 @@ with tempfile.TemporaryDirectory() as folder:
     with open(path, "w") as f:
         f.write("A text that takes a while to read. " * 200_000)
     status, out, err = interrupted("generate", "-m", MODEL, "--doc", path, "-p", "x", "-c", "8000000", "-t", "1",
-                                   "--quiet", first_output=False)
+                                   first_output=False)
     check("reading a prompt stops", status == 130 and out == b"", (status, out[:80], err))
-    status, out, err = interrupted("perplexity", "-m", MODEL, "-f", path, "-c", "512", "-t", "1", "--quiet",
+    status, out, err = interrupted("perplexity", "-m", MODEL, "-f", path, "-c", "512", "-t", "1",
                                    first_output=False)
     check("perplexity stops", status == 130, (status, out[:80], err))
 
