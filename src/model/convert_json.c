@@ -26,8 +26,9 @@ static void number_text(double v, char *out, size_t cap)
     char *comma = strchr(out, ','); /* of the caller's locale */
     if (comma)
         *comma = '.';
-    if (!strpbrk(out, ".en") && strlen(out) + 3 <= cap)
-        strcat(out, ".0");
+    const size_t len = strlen(out);
+    if (!strpbrk(out, ".en") && len + 3 <= cap)
+        memcpy(out + len, ".0", 3);
 }
 
 static void put_text(struct lsi_buf *b, const char *key, const char *v)

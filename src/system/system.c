@@ -1,3 +1,4 @@
+/* About the library and the machine: names the libraries and instruction sets in use. */
 #include <stdio.h>
 #include <string.h>
 
