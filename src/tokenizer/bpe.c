@@ -3,9 +3,9 @@
  * key is joined until no pair has one. Keys are ranks of merges, or scores of the joined text with the
  * highest first; ties go to the left.
  *
- * Short pieces keep the key of each pair in an array and look for the least. Long ones use a heap whose
- * entries are checked when they come up: an entry whose symbols have changed since is dropped. That is
- * O(n log n) for a megabyte without a space.
+ * Short pieces keep the key of each pair in an array and look for the least. Long ones use a heap of keys
+ * and places; an entry whose place has another key by the time it comes up is dropped. That is O(n log n)
+ * for a megabyte without a space, and four children to a node keep it within few cache lines.
  */
 #include "tokenizer/tokenizer.h"
 
@@ -17,15 +17,11 @@
 #define CACHE_KEY_MAX 64
 
 struct symbol {
-    uint32_t off, len; /* in the piece; len 0: joined to its left neighbour */
+    uint32_t off, len; /* in the piece */
     int32_t id;        /* -1: not in the vocabulary */
     uint32_t prev, next;
-};
-
-struct entry {
-    uint32_t key, left;
-    uint32_t right, len; /* valid while these are neighbours of this length together */
-    int32_t id;
+    uint32_t key; /* of joining it to the next; NO_KEY also when it was joined to its left neighbour */
+    int32_t joined;
 };
 
 struct cached {
@@ -40,7 +36,7 @@ struct lsi_bpe {
     size_t n_ids, cap_ids;
     struct symbol *symbols;
     size_t cap_symbols;
-    struct entry *heap;
+    uint64_t *heap; /* key << 32 | index of the left symbol */
     size_t n_heap, cap_heap;
     struct cached *cache;
     size_t cache_size; /* power of two, 0: none */
@@ -257,49 +253,57 @@ static bool merge_short(struct lsi_bpe *b, const char *s, size_t len)
 
 /* ---- long pieces ------------------------------------------------------------------- */
 
-static bool before(const struct entry *a, const struct entry *b)
+/* The root is at HEAP_ROOT, so that the four children of a node lie in one cache line. */
+#define HEAP_ROOT 3
+
+static size_t first_child(size_t i)
 {
-    return a->key != b->key ? a->key < b->key : a->left < b->left;
+    return 4 * (i - HEAP_ROOT) + HEAP_ROOT + 1;
 }
 
-static bool heap_push(struct lsi_bpe *b, struct entry e)
+static bool heap_push(struct lsi_bpe *b, uint64_t e)
 {
-    if (b->n_heap == b->cap_heap) {
+    if (HEAP_ROOT + b->n_heap >= b->cap_heap) {
         void *p = b->heap;
-        if (!grow(b->t->alloc, &p, &b->cap_heap, b->n_heap + 1, sizeof e))
+        if (!grow(b->t->alloc, &p, &b->cap_heap, HEAP_ROOT + b->n_heap + 1, sizeof e))
             return false;
         b->heap = p;
     }
-    size_t i = b->n_heap++;
-    for (; i > 0 && before(&e, &b->heap[(i - 1) / 2]); i = (i - 1) / 2)
-        b->heap[i] = b->heap[(i - 1) / 2];
+    size_t i = HEAP_ROOT + b->n_heap++;
+    for (size_t up; i > HEAP_ROOT && e < b->heap[up = (i - HEAP_ROOT - 1) / 4 + HEAP_ROOT]; i = up)
+        b->heap[i] = b->heap[up];
     b->heap[i] = e;
     return true;
 }
 
-static struct entry heap_pop(struct lsi_bpe *b)
+static uint64_t heap_pop(struct lsi_bpe *b)
 {
-    const struct entry top = b->heap[0], e = b->heap[--b->n_heap];
-    size_t i = 0;
-    for (size_t child; (child = 2 * i + 1) < b->n_heap; i = child) {
-        if (child + 1 < b->n_heap && before(&b->heap[child + 1], &b->heap[child]))
-            child++;
-        if (!before(&b->heap[child], &e))
+    uint64_t *h = b->heap;
+    const size_t end = HEAP_ROOT + --b->n_heap;
+    const uint64_t top = h[HEAP_ROOT], e = h[end];
+    size_t i = HEAP_ROOT;
+    for (size_t child; (child = first_child(i)) < end; i = child) {
+        const size_t last = lsi_min_size(child + 4, end);
+        for (size_t k = child + 1; k < last; k++)
+            child = h[k] < h[child] ? k : child;
+        if (e <= h[child])
             break;
-        b->heap[i] = b->heap[child];
+        h[i] = h[child];
     }
-    b->heap[i] = e;
+    h[i] = e;
     return top;
 }
 
-static bool push_pair(struct lsi_bpe *b, const char *s, uint32_t left, uint32_t right)
+/* The pair that begins at left has changed. */
+static bool push_pair(struct lsi_bpe *b, const char *s, uint32_t left)
 {
-    if (left == NONE || right == NONE)
+    struct symbol *l = &b->symbols[left];
+    l->key = NO_KEY;
+    if (l->next == NONE)
         return true;
-    const struct symbol *l = &b->symbols[left], *r = &b->symbols[right];
-    struct entry e = { .left = left, .right = right, .len = l->len + r->len };
-    e.key = pair_key(b->t, s + l->off, l->id, r->id, e.len, &e.id);
-    return e.key == NO_KEY || heap_push(b, e);
+    const struct symbol *r = &b->symbols[l->next];
+    l->key = pair_key(b->t, s + l->off, l->id, r->id, l->len + r->len, &l->joined);
+    return l->key == NO_KEY || heap_push(b, (uint64_t)l->key << 32 | left);
 }
 
 /* For any length; O(n log n). */
@@ -317,7 +321,7 @@ static bool merge_long(struct lsi_bpe *b, const char *s, size_t len)
         if (id < 0 && t->byte_level) {
             b->dropped++; /* its neighbours become neighbours */
         } else {
-            sym[n] = (struct symbol){ (uint32_t)i, k, id, n ? n - 1 : NONE, n + 1 };
+            sym[n] = (struct symbol){ (uint32_t)i, k, id, n ? n - 1 : NONE, n + 1, NO_KEY, -1 };
             n++;
         }
         i += k;
@@ -326,23 +330,25 @@ static bool merge_long(struct lsi_bpe *b, const char *s, size_t len)
         return true;
     sym[n - 1].next = NONE;
     b->n_heap = 0;
-    for (uint32_t i = 0; i + 1 < n; i++)
-        if (!push_pair(b, s, i, i + 1))
+    for (uint32_t i = 0; i < n; i++)
+        if (!push_pair(b, s, i))
             return false;
     while (b->n_heap) {
-        const struct entry e = heap_pop(b);
-        struct symbol *l = &sym[e.left];
-        if (l->next != e.right || l->len + sym[e.right].len != e.len)
+        const uint64_t e = heap_pop(b);
+        const uint32_t left = (uint32_t)e;
+        if (b->n_heap) /* likely the next: it comes from far away */
+            __builtin_prefetch(&sym[(uint32_t)b->heap[HEAP_ROOT]]);
+        struct symbol *l = &sym[left];
+        if (l->key != e >> 32)
             continue;
-        struct symbol *r = &sym[e.right];
-        l->len = e.len;
-        l->id = e.id;
+        struct symbol *r = &sym[l->next];
+        l->len += r->len;
+        l->id = l->joined;
         l->next = r->next;
         if (r->next != NONE)
-            sym[r->next].prev = e.left;
-        r->len = 0;
-        r->next = NONE;
-        if (!push_pair(b, s, l->prev, e.left) || !push_pair(b, s, e.left, l->next))
+            sym[r->next].prev = left;
+        r->key = NO_KEY;
+        if ((l->prev != NONE && !push_pair(b, s, l->prev)) || !push_pair(b, s, left))
             return false;
     }
     for (uint32_t i = 0; i != NONE; i = sym[i].next)
