@@ -13,9 +13,9 @@
 #include <stdlib.h>
 #include <sys/mman.h>
 
-#define BYTES ((size_t)1 << 30)
+#define BYTES  ((size_t)1 << 30)
 #define PASSES 9
-#define LANES 32 /* sums side by side, so that no pass waits for an addition */
+#define LANES  32 /* sums side by side, so that no pass waits for an addition */
 
 static int compare(const void *a, const void *b)
 {

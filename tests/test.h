@@ -26,7 +26,9 @@ struct test {
     const char *name;
     void (*fn)(void);
 };
+/* clang-format off */
 #define TEST(fn) { #fn, fn }
+/* clang-format on */
 #define TEST_SKIP 77
 
 static int test_failures; /* of the running case */
@@ -38,30 +40,30 @@ static inline void test_fail_(const char *file, int line)
     fprintf(stderr, "  %s:%d: ", file, line);
 }
 
-#define CHECK(cond)                                   \
-    do {                                              \
-        if (!(cond)) {                                \
-            test_fail_(__FILE__, __LINE__);           \
-            fprintf(stderr, "%s is false\n", #cond);  \
-        }                                             \
+#define CHECK(cond)                                  \
+    do {                                             \
+        if (!(cond)) {                               \
+            test_fail_(__FILE__, __LINE__);          \
+            fprintf(stderr, "%s is false\n", #cond); \
+        }                                            \
     } while (0)
 
-#define REQUIRE(cond)                                 \
-    do {                                              \
-        if (!(cond)) {                                \
-            test_fail_(__FILE__, __LINE__);           \
-            fprintf(stderr, "%s is false\n", #cond);  \
-            longjmp(test_leave, 1);                   \
-        }                                             \
+#define REQUIRE(cond)                                \
+    do {                                             \
+        if (!(cond)) {                               \
+            test_fail_(__FILE__, __LINE__);          \
+            fprintf(stderr, "%s is false\n", #cond); \
+            longjmp(test_leave, 1);                  \
+        }                                            \
     } while (0)
 
-#define CHECK_INT(got, want)                                                                     \
-    do {                                                                                         \
-        const long long g_ = (long long)(got), w_ = (long long)(want);                           \
-        if (g_ != w_) {                                                                          \
-            test_fail_(__FILE__, __LINE__);                                                      \
-            fprintf(stderr, "%s is %lld, expected %lld\n", #got, g_, w_);                        \
-        }                                                                                        \
+#define CHECK_INT(got, want)                                              \
+    do {                                                                  \
+        const long long g_ = (long long)(got), w_ = (long long)(want);    \
+        if (g_ != w_) {                                                   \
+            test_fail_(__FILE__, __LINE__);                               \
+            fprintf(stderr, "%s is %lld, expected %lld\n", #got, g_, w_); \
+        }                                                                 \
     } while (0)
 
 #define CHECK_NEAR(got, want, tol)                                                               \
@@ -73,33 +75,33 @@ static inline void test_fail_(const char *file, int line)
         }                                                                                        \
     } while (0)
 
-#define CHECK_STR(got, want)                                                                     \
-    do {                                                                                         \
-        const char *g_ = (got), *w_ = (want);                                                    \
-        if (!g_ || strcmp(g_, w_) != 0) {                                                        \
-            test_fail_(__FILE__, __LINE__);                                                      \
-            fprintf(stderr, "%s is \"%s\", expected \"%s\"\n", #got, g_ ? g_ : "(null)", w_);    \
-        }                                                                                        \
+#define CHECK_STR(got, want)                                                                  \
+    do {                                                                                      \
+        const char *g_ = (got), *w_ = (want);                                                 \
+        if (!g_ || strcmp(g_, w_) != 0) {                                                     \
+            test_fail_(__FILE__, __LINE__);                                                   \
+            fprintf(stderr, "%s is \"%s\", expected \"%s\"\n", #got, g_ ? g_ : "(null)", w_); \
+        }                                                                                     \
     } while (0)
 
-#define CHECK_MEM(got, got_len, want, want_len)                                                  \
-    do {                                                                                         \
-        const size_t gl_ = (got_len), wl_ = (want_len);                                          \
-        if (gl_ != wl_ || (wl_ && memcmp((got), (want), wl_) != 0)) {                            \
-            test_fail_(__FILE__, __LINE__);                                                      \
+#define CHECK_MEM(got, got_len, want, want_len)                                                     \
+    do {                                                                                            \
+        const size_t gl_ = (got_len), wl_ = (want_len);                                             \
+        if (gl_ != wl_ || (wl_ && memcmp((got), (want), wl_) != 0)) {                               \
+            test_fail_(__FILE__, __LINE__);                                                         \
             fprintf(stderr, "%s (%zu bytes) differs from %s (%zu bytes)\n", #got, gl_, #want, wl_); \
-        }                                                                                        \
+        }                                                                                           \
     } while (0)
 
 /* A call that must succeed: prints the library's explanation and leaves the case. */
-#define REQUIRE_OK(call, err)                                                                    \
-    do {                                                                                         \
-        const int st_ = (int)(call);                                                             \
-        if (st_ != 0) {                                                                          \
-            test_fail_(__FILE__, __LINE__);                                                      \
-            fprintf(stderr, "%s gave status %d: %s\n", #call, st_, (err).text);                  \
-            longjmp(test_leave, 1);                                                              \
-        }                                                                                        \
+#define REQUIRE_OK(call, err)                                                   \
+    do {                                                                        \
+        const int st_ = (int)(call);                                            \
+        if (st_ != 0) {                                                         \
+            test_fail_(__FILE__, __LINE__);                                     \
+            fprintf(stderr, "%s gave status %d: %s\n", #call, st_, (err).text); \
+            longjmp(test_leave, 1);                                             \
+        }                                                                       \
     } while (0)
 
 static inline int test_main(const struct test *tests, size_t n, int argc, char **argv)

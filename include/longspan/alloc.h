@@ -16,8 +16,8 @@ extern "C" {
  * Returned memory is aligned to at least 64 bytes.
  */
 typedef struct ls_alloc {
-    void *(*alloc)(void *user, size_t bytes);              /* NULL when there is none; bytes > 0 */
-    void (*free)(void *user, void *ptr, size_t bytes);     /* ptr may be NULL; bytes as allocated */
+    void *(*alloc)(void *user, size_t bytes);          /* NULL when there is none; bytes > 0 */
+    void (*free)(void *user, void *ptr, size_t bytes); /* ptr may be NULL; bytes as allocated */
     void *user;
 } ls_alloc;
 

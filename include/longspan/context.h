@@ -21,7 +21,7 @@ extern "C" {
 typedef struct ls_context ls_context;
 
 typedef enum ls_compute {
-    LS_COMPUTE_AUTO, /* weights' own precision: quantised ones with 8-bit activations while decoding, bf16 for blocks */
+    LS_COMPUTE_AUTO, /* as fits the weights: 8-bit activations for quantised ones while decoding, else bf16 */
     LS_COMPUTE_BF16, /* products in bf16, sums in fp32 */
     LS_COMPUTE_FP32, /* everything in fp32: reference accuracy */
 } ls_compute;
@@ -31,14 +31,15 @@ typedef void ls_progress_fn(void *user, size_t done, size_t total);
 
 typedef struct ls_context_options {
     size_t struct_size;
-    size_t n_ctx;        /* most tokens held; 0: what the model was trained for */
-    const char *kv;      /* "full", "full:bf16", "full:q8", "full:fp32"; NULL: "full:bf16" */
+    size_t n_ctx;   /* most tokens held; 0: what the model was trained for */
+    const char *kv; /* "full", "full:bf16", "full:q8", "full:fp32"; NULL: "full:bf16" */
     ls_compute compute;
-    int n_threads;       /* 0: all processors of this process */
-    size_t block;        /* rows worked on together; 0: chosen (512) */
+    int n_threads;            /* 0: all processors of this process */
+    size_t block;             /* rows worked on together; 0: chosen (512) */
     ls_progress_fn *progress; /* NULL: none */
     void *progress_user;
-    const volatile int *cancel; /* raised (non-zero) from anywhere: the call returns LS_E_CANCELED; NULL: none */
+    const volatile int
+        *cancel; /* non-zero: the call returns LS_E_CANCELED; raised from anywhere; may be NULL */
     const ls_alloc *alloc;
 } ls_context_options;
 
@@ -47,8 +48,8 @@ LS_API void ls_context_options_defaults(ls_context_options *o);
 /** Bytes a context will take, without making it. */
 typedef struct ls_context_plan_info {
     size_t struct_size;
-    size_t weights_bytes;        /* shared with other contexts of the model */
-    size_t cache_bytes;          /* when n_ctx tokens are held; grows with use */
+    size_t weights_bytes; /* shared with other contexts of the model */
+    size_t cache_bytes;   /* when n_ctx tokens are held; grows with use */
     size_t cache_bytes_per_token;
     size_t activation_bytes;
     size_t scratch_bytes;

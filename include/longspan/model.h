@@ -21,7 +21,7 @@ typedef struct ls_model ls_model;
 typedef struct ls_model_options {
     size_t struct_size;
     const ls_alloc *alloc; /* NULL: the C library's */
-    bool prefault;         /* read the whole file ahead when opening (default false: pages come when touched) */
+    bool prefault; /* read the whole file ahead when opening (default false: pages come when touched) */
 } ls_model_options;
 
 LS_API void ls_model_options_defaults(ls_model_options *o);
@@ -39,19 +39,19 @@ LS_API void ls_model_close(ls_model *model);
 typedef struct ls_model_info {
     size_t struct_size;
     const char *path;
-    const char *format;   /* "gguf" or "safetensors" */
-    const char *family;   /* "llama", "mistral", "qwen2", "qwen3", "gemma3" */
-    const char *name;     /* as the file says; may be "" */
-    const char *weights;  /* most common weight type, "Q4_1", "BF16" … */
-    size_t n_layers;      /* L */
-    size_t n_embd;        /* C */
-    size_t n_heads;       /* H */
-    size_t n_kv_heads;    /* G */
-    size_t head_dim;      /* D */
-    size_t n_ff;          /* F */
-    size_t n_vocab;       /* V, rows of the output matrix */
-    size_t n_ctx_train;   /* the context it was trained for */
-    size_t window;        /* sliding window of the layers that have one, 0: none */
+    const char *format;  /* "gguf" or "safetensors" */
+    const char *family;  /* "llama", "mistral", "qwen2", "qwen3", "gemma3" */
+    const char *name;    /* as the file says; may be "" */
+    const char *weights; /* most common weight type, "Q4_1", "BF16" … */
+    size_t n_layers;     /* L */
+    size_t n_embd;       /* C */
+    size_t n_heads;      /* H */
+    size_t n_kv_heads;   /* G */
+    size_t head_dim;     /* D */
+    size_t n_ff;         /* F */
+    size_t n_vocab;      /* V, rows of the output matrix */
+    size_t n_ctx_train;  /* the context it was trained for */
+    size_t window;       /* sliding window of the layers that have one, 0: none */
     size_t n_window_layers;
     double rope_base;
     const char *rope_scaling; /* "none", "linear", "llama3", "yarn" */
@@ -64,7 +64,7 @@ typedef struct ls_model_info {
 LS_API void ls_model_get_info(const ls_model *model, ls_model_info *info);
 
 typedef struct ls_tensor_info {
-    const char *name;  /* as in the file */
+    const char *name; /* as in the file */
     const char *dtype;
     size_t rank;
     uint64_t shape[8]; /* slowest axis first */

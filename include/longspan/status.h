@@ -27,17 +27,17 @@ extern "C" {
 #endif
 
 /* X(name, value, text). Values are frozen once released. */
-#define LS_STATUS_LIST(X)                                  \
-    X(OK, 0, "success")                                    \
-    X(E_INVAL, -1, "invalid argument")                     \
-    X(E_NOMEM, -2, "out of memory")                        \
-    X(E_IO, -3, "read or write failed")                    \
-    X(E_FORMAT, -4, "malformed file or message")           \
-    X(E_UNSUPPORTED, -5, "not supported")                  \
-    X(E_LIMIT, -6, "a configured limit was reached")       \
-    X(E_AGAIN, -7, "no progress possible yet")             \
-    X(E_CANCELED, -8, "cancelled by the caller")           \
-    X(E_DEVICE, -9, "accelerator or transport failure")    \
+#define LS_STATUS_LIST(X)                               \
+    X(OK, 0, "success")                                 \
+    X(E_INVAL, -1, "invalid argument")                  \
+    X(E_NOMEM, -2, "out of memory")                     \
+    X(E_IO, -3, "read or write failed")                 \
+    X(E_FORMAT, -4, "malformed file or message")        \
+    X(E_UNSUPPORTED, -5, "not supported")               \
+    X(E_LIMIT, -6, "a configured limit was reached")    \
+    X(E_AGAIN, -7, "no progress possible yet")          \
+    X(E_CANCELED, -8, "cancelled by the caller")        \
+    X(E_DEVICE, -9, "accelerator or transport failure") \
     X(E_NUMERIC, -10, "non-finite loss, gradient or logit")
 
 typedef enum ls_status {

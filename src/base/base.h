@@ -15,15 +15,15 @@
 
 #if defined(__GNUC__) || defined(__clang__)
 #define LSI_PRINTF(fmt, args) __attribute__((format(printf, fmt, args)))
-#define LSI_LIKELY(x) __builtin_expect(!!(x), 1)
-#define LSI_UNLIKELY(x) __builtin_expect(!!(x), 0)
+#define LSI_LIKELY(x)         __builtin_expect(!!(x), 1)
+#define LSI_UNLIKELY(x)       __builtin_expect(!!(x), 0)
 #else
 #define LSI_PRINTF(fmt, args)
-#define LSI_LIKELY(x) (x)
+#define LSI_LIKELY(x)   (x)
 #define LSI_UNLIKELY(x) (x)
 #endif
 
-#define LSI_LEN(a) (sizeof(a) / sizeof((a)[0]))
+#define LSI_LEN(a)     (sizeof(a) / sizeof((a)[0]))
 #define LSI_CACHE_LINE 64
 
 #ifdef NDEBUG
@@ -71,12 +71,24 @@ static inline bool lsi_add_size(size_t a, size_t b, size_t *out)
     return !__builtin_add_overflow(a, b, out);
 }
 
-static inline size_t lsi_min_size(size_t a, size_t b) { return a < b ? a : b; }
-static inline size_t lsi_max_size(size_t a, size_t b) { return a > b ? a : b; }
-static inline size_t lsi_div_up(size_t a, size_t b) { return (a + b - 1) / b; }
+static inline size_t lsi_min_size(size_t a, size_t b)
+{
+    return a < b ? a : b;
+}
+static inline size_t lsi_max_size(size_t a, size_t b)
+{
+    return a > b ? a : b;
+}
+static inline size_t lsi_div_up(size_t a, size_t b)
+{
+    return (a + b - 1) / b;
+}
 
 /** a rounded up to a multiple of b (b > 0). */
-static inline size_t lsi_round_up(size_t a, size_t b) { return (a + b - 1) / b * b; }
+static inline size_t lsi_round_up(size_t a, size_t b)
+{
+    return (a + b - 1) / b * b;
+}
 
 /* ---- memory ------------------------------------------------------------- */
 

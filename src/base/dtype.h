@@ -31,7 +31,7 @@ enum lsi_dtype {
 #define LSI_DTYPE_ENUM(name, block, bytes) LSI_##name,
     LSI_DTYPE_LIST(LSI_DTYPE_ENUM)
 #undef LSI_DTYPE_ENUM
-        LSI_N_DTYPES
+    LSI_N_DTYPES
 };
 
 const char *lsi_dtype_name(enum lsi_dtype t);

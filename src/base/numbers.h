@@ -22,7 +22,10 @@ static inline uint32_t lsi_f32_bits(float f)
     return u;
 }
 
-static inline float lsi_bf16_to_f32(lsi_bf16 h) { return lsi_f32_from_bits((uint32_t)h << 16); }
+static inline float lsi_bf16_to_f32(lsi_bf16 h)
+{
+    return lsi_f32_from_bits((uint32_t)h << 16);
+}
 
 /** Round to nearest even; a NaN stays a (quiet) NaN. */
 static inline lsi_bf16 lsi_bf16_from_f32(float f)

@@ -20,16 +20,16 @@
 /* ---- processor features ------------------------------------------------------ */
 
 /* X(name, bit). A bit is set only if the processor and the operating system both support it. */
-#define LSK_CPU_LIST(X) \
-    X(AVX2, 0)          \
-    X(FMA, 1)           \
-    X(F16C, 2)          \
+#define LSK_CPU_LIST(X)                  \
+    X(AVX2, 0)                           \
+    X(FMA, 1)                            \
+    X(F16C, 2)                           \
     X(AVX512, 3) /* F, BW, DQ, VL, CD */ \
     X(VNNI, 4)   /* AVX512_VNNI */       \
     X(BF16, 5)   /* AVX512_BF16 */       \
     X(VBMI, 6)   /* AVX512_VBMI */       \
     X(AVXVNNI, 7)                        \
-    X(AMX, 8)    /* AMX_TILE, AMX_BF16, AMX_INT8, permission granted by the kernel */
+    X(AMX, 8) /* AMX_TILE, AMX_BF16, AMX_INT8, permission granted by the kernel */
 
 enum {
 #define LSK_CPU_ENUM(name, bit) LSK_CPU_##name = 1 << (bit),

@@ -80,14 +80,14 @@ void kt_fail(struct kt *k, const char *fmt, ...) __attribute__((format(printf, 2
 bool kt_bench_wanted(const struct kt *k);
 bool kt_bench_more(struct kt *k);
 void kt_bench_report(struct kt *k, const char *label, double bytes, double flops);
-#define KT_BENCH_FLOPS(k, label, bytes, flops, call)   \
-    do {                                               \
-        if (kt_bench_wanted(k)) {                      \
-            while (kt_bench_more(k)) {                 \
-                call;                                  \
-            }                                          \
-            kt_bench_report(k, label, bytes, flops);   \
-        }                                              \
+#define KT_BENCH_FLOPS(k, label, bytes, flops, call) \
+    do {                                             \
+        if (kt_bench_wanted(k)) {                    \
+            while (kt_bench_more(k)) {               \
+                call;                                \
+            }                                        \
+            kt_bench_report(k, label, bytes, flops); \
+        }                                            \
     } while (0)
 #define KT_BENCH(k, label, bytes, call) KT_BENCH_FLOPS(k, label, bytes, 0.0, call)
 
