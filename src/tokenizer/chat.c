@@ -19,8 +19,8 @@ static const struct {
     { "mistral-v3", LSI_CHAT_MISTRAL_V3, NULL }, { "mistral-v3-tekken", LSI_CHAT_MISTRAL_TEKKEN, NULL },
     { "mistral-v7", LSI_CHAT_MISTRAL_V7, NULL }, { "gemma", LSI_CHAT_GEMMA, NULL },
 };
-#define CHOICES                                                                                              \
-    "chatml, smollm2, qwen2, qwen3, llama2, llama3, llama3.1, mistral-v1, mistral-v3, mistral-v3-tekken, "   \
+#define CHOICES                                                                                            \
+    "chatml, smollm2, qwen2, qwen3, llama2, llama3, llama3.1, mistral-v1, mistral-v3, mistral-v3-tekken, " \
     "mistral-v7, gemma"
 
 const char *const *ls_chat_template_names(void)

@@ -204,16 +204,20 @@ void lsi_mark_stop(ls_tokenizer *t, int32_t id)
         t->tokens[id].stop = 1;
 }
 
+static const char *const stop_texts[] = { "<|eot_id|>",    "<|im_end|>", "<|end|>", "<end_of_turn>",
+                                          "<|endoftext|>", "<|eom_id|>", "<EOT>",   "<turn|>" };
+
+bool lsi_is_stop_text(const char *s, size_t len)
+{
+    for (size_t i = 0; i < LSI_LEN(stop_texts); i++)
+        if (strlen(stop_texts[i]) == len && memcmp(stop_texts[i], s, len) == 0)
+            return true;
+    return false;
+}
+
 void lsi_mark_stops(ls_tokenizer *t)
 {
-    static const char *const texts[] = { "<|eot_id|>",    "<|im_end|>", "<|end|>", "<end_of_turn>",
-                                         "<|endoftext|>", "<|eom_id|>", "<EOT>",   "<turn|>" };
     lsi_mark_stop(t, t->eos);
-    for (size_t i = 0; i < LSI_LEN(texts); i++) {
-        const int32_t id = lsi_vocab_find_any(t, texts[i], strlen(texts[i]));
-        /* Spelled by ordinary tokens it is text, unless the file forgot to say what it is. */
-        if (id < 0)
-            continue;
-        t->tokens[id].stop = 1;
-    }
+    for (size_t i = 0; i < LSI_LEN(stop_texts); i++)
+        lsi_mark_stop(t, lsi_vocab_find_any(t, stop_texts[i], strlen(stop_texts[i])));
 }

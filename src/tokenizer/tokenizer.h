@@ -146,8 +146,8 @@ enum lsi_prefix_scheme {
     LSI_PREFIX_ALWAYS, /* every stretch between added tokens */
 };
 
-#define LSI_SEAM_BITS                                                                                        \
-    20 /* a million pairs of characters: a few per cent full for the largest vocabularies                    \
+#define LSI_SEAM_BITS                                                                     \
+    20 /* a million pairs of characters: a few per cent full for the largest vocabularies \
         */
 #define LSI_SEAM_BYTES (((size_t)1 << LSI_SEAM_BITS) / 8)
 
@@ -251,6 +251,8 @@ bool lsi_added_index(ls_tokenizer *t);
 /** Mark the tokens that end an answer by their spelling. */
 void lsi_mark_stops(ls_tokenizer *t);
 void lsi_mark_stop(ls_tokenizer *t, int32_t id);
+/** True for the spellings that lsi_mark_stops knows. */
+bool lsi_is_stop_text(const char *s, size_t len);
 
 /* A stretch of text and what was found at its end. */
 struct lsi_match {

@@ -29,15 +29,6 @@ static ls_status read_kind(ls_tokenizer *t, const struct lsi_gguf *g, ls_error *
     return LS_OK;
 }
 
-static bool is_stop_text(const char *s, size_t len)
-{
-    return (len == 10 && memcmp(s, "<|eot_id|>", 10) == 0) ||
-           (len == 10 && memcmp(s, "<|im_end|>", 10) == 0) || (len == 7 && memcmp(s, "<|end|>", 7) == 0) ||
-           (len == 13 && memcmp(s, "<end_of_turn>", 13) == 0) ||
-           (len == 13 && memcmp(s, "<|endoftext|>", 13) == 0) ||
-           (len == 10 && memcmp(s, "<|eom_id|>", 10) == 0);
-}
-
 static ls_status read_tokens(ls_tokenizer *t, const struct lsi_gguf *g, ls_error *err)
 {
     const struct lsi_gguf_kv *tokens = lsi_gguf_find(g, KEY("tokens"));
@@ -60,7 +51,7 @@ static ls_status read_tokens(ls_tokenizer *t, const struct lsi_gguf *g, ls_error
         if (types &&
             (!lsi_gguf_elem_i64(types, id, &type) || type < LSI_TOKEN_NORMAL || type > LSI_TOKEN_BYTE))
             type = LSI_TOKEN_NORMAL;
-        if (type == LSI_TOKEN_NORMAL && is_stop_text(s.s, s.len))
+        if (type == LSI_TOKEN_NORMAL && lsi_is_stop_text(s.s, s.len))
             type = LSI_TOKEN_CONTROL; /* files that forgot to say so are common */
         if (!lsi_vocab_set_surface(t, id, s.s, s.len, (enum lsi_token_type)type))
             return lsi_fail(err, LS_E_NOMEM, "no memory for token %zu of %zu bytes", id, s.len);
