@@ -61,6 +61,7 @@ typedef struct ls_model_info {
 } ls_model_info;
 
 /** Fill *info; its struct_size is set by the caller. */
+/** @param info  struct_size must be set: only so many bytes are written. */
 LS_API void ls_model_get_info(const ls_model *model, ls_model_info *info);
 
 typedef struct ls_tensor_info {
