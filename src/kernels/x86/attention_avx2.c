@@ -7,9 +7,10 @@
 #include <math.h>
 
 /* 8 sums, 2 operands, 1 broadcast of 16 registers. */
-#define ROWS 4
-#define KEYS 2
-#define DIMS 2
+#define ROWS  4
+#define KEYS  2
+#define SPLIT 1
+#define DIMS  2
 
 #include "kernels/x86/attention_formats.h"
 

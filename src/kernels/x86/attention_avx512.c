@@ -7,9 +7,10 @@
 #include <math.h>
 
 /* 24 sums, 4 operands, 1 broadcast of 32 registers. */
-#define ROWS 6
-#define KEYS 4
-#define DIMS 4
+#define ROWS  6
+#define KEYS  1
+#define SPLIT 4
+#define DIMS  4
 
 #include "kernels/x86/attention_formats.h"
 

@@ -28,7 +28,8 @@ static inline vec_bits vec_pack_bf16(vec low, vec high)
 }
 
 #define ROWS        6
-#define KEYS        4
+#define KEYS        1
+#define SPLIT       4
 #define DIMS        4
 #define PAIRS_MAX_D 256
 

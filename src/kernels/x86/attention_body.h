@@ -3,32 +3,35 @@
  * includer defines
  *
  *     NAME(x)            names of this instance
- *     ROWS, KEYS, DIMS   rows, key vectors, dimension vectors of the register blocks
+ *     ROWS, KEYS, DIMS   rows, key vectors, dimension vectors of the register blocks; KEYS vectors
+ *                        are one tile, so that keys are read in the order in which they lie
+ *     SPLIT              partial sums of a score, so that additions do not wait for each other
  *     FIELDS             numbers in a 32-bit word of the page (1, 2, 4)
  *     KEY(w, c), VALUE(w, c)  field c of a vector of words, as floats
  *     SCALES             1 when the format has a scale per key and per value
  *     PAIRS              1 when words of two bf16 are multiplied as they are: queries and
  *                        weights are packed into such words too, and KEY, VALUE do nothing
  *
- * Pass 1, scores of ROWS rows with the whole page, KEYS vectors of keys at a time:
+ * Pass 1, scores of ROWS rows with the whole page, a tile of keys at a time:
  *
- *                     key vectors
- *            d     | x x x x |       z[row][key] += q[row][d] * k[d][key]
+ *                    d, d + 1, ...
+ *            k     | x x x x |       z[row][key] += q[row][d] * k[d][key]
  *     rows   q     | z z z z |
- *            q     | z z z z |       ROWS * KEYS sums in registers
+ *            q     | z z z z |       ROWS * KEYS * SPLIT sums in registers
  *
  * Pass 2, per row: greatest score, weights, their sum. Pass 3, like pass 1 with the weights
  * in place of the queries and dimensions in place of keys.
  *
- * Every sum runs over its terms in ascending order whatever the blocks are, which is why a row
- * has the same bits in any company. Slots are taken in groups of GROUP; those that a row
+ * Every sum runs over its terms in an order that the number of rows has no part in, which is why a
+ * row has the same bits in any company. Slots are taken in groups of GROUP; those that a row
  * does not see have weight 0.
  *
- * A page is read once, in order, so each block asks for what lies AHEAD bytes (or one group of
- * keys) further on; at the end of the values this is the next page, which can be anywhere.
+ * A page is read once, in order, so each block asks for what lies AHEAD bytes further on; at the
+ * end of the values this is the next page, which can be anywhere. It asks for the second-level
+ * cache: the first level has too few places for lines on their way to keep memory busy.
  */
 #define GROUP 64
-#define AHEAD 4096
+#define AHEAD 6144
 #if PAIRS
 #define STEPS           1 /* products with one word */
 #define MULADD(b, x, c) vec_fma_pairs(b, x, c)
@@ -36,41 +39,40 @@
 #define STEPS           FIELDS
 #define MULADD(b, x, c) vec_fma(b, x, c)
 #endif
+#define WORDS (SPLIT > STEPS ? SPLIT / STEPS : 1)
 
 /* z[r][s] for the slots from .. to - 1, multiples of GROUP; n_rows is a constant at every call. */
 VEC_INLINE void NAME(scores)(const struct lsk_attn *a, const float *q, float (*z)[LSK_PAGE], size_t n_rows,
                              size_t from, size_t to, bool fetch)
 {
     const size_t D = a->D, words = D / FIELDS, tile_bytes = words * 4 * LSK_TILE;
-    const size_t ahead = fetch ? GROUP / LSK_TILE * tile_bytes : 0;
 
     for (size_t s = from; s < to; s += KEYS * VEC_LANES) {
-        const unsigned char *k[KEYS];
-        vec sum[ROWS][KEYS];
+        const unsigned char *k = (const unsigned char *)a->head + s / LSK_TILE * tile_bytes;
+        vec sum[ROWS][KEYS][SPLIT];
         VEC_UNROLL
-        for (size_t j = 0; j < KEYS; j++) {
-            const size_t slot = s + j * VEC_LANES;
-            k[j] = (const unsigned char *)a->head + slot / LSK_TILE * tile_bytes + slot % LSK_TILE * 4;
+        for (size_t r = 0; r < n_rows; r++)
             VEC_UNROLL
-            for (size_t r = 0; r < n_rows; r++)
-                sum[r][j] = vec_zero();
-        }
-        for (size_t i = 0; i < words; i++) {
+        for (size_t j = 0; j < KEYS; j++)
             VEC_UNROLL
-            for (size_t j = 0; j < KEYS; j++)
-                _mm_prefetch((const char *)k[j] + i * 64 + ahead, _MM_HINT_T0);
+        for (size_t p = 0; p < SPLIT; p++)
+            sum[r][j][p] = vec_zero();
+        for (size_t i = 0; i < words; i += WORDS) {
             VEC_UNROLL
-            for (int c = 0; c < STEPS; c++) {
+            for (size_t p = 0; p < WORDS * STEPS; p++) {
+                const size_t at = i + p / STEPS;
+                if (fetch && p % STEPS == 0)
+                    _mm_prefetch((const char *)k + at * 64 + AHEAD, _MM_HINT_T1);
                 vec x[KEYS];
                 VEC_UNROLL
                 for (size_t j = 0; j < KEYS; j++)
-                    x[j] = KEY(vec_words(k[j] + i * 64), c);
+                    x[j] = KEY(vec_words(k + at * 64 + j * VEC_LANES * 4), (int)(p % STEPS));
                 VEC_UNROLL
                 for (size_t r = 0; r < n_rows; r++) {
-                    const vec b = vec_set(q[(r * words + i) * STEPS + (size_t)c]);
+                    const vec b = vec_set(q[(r * words + i) * STEPS + p]);
                     VEC_UNROLL
                     for (size_t j = 0; j < KEYS; j++)
-                        sum[r][j] = MULADD(b, x[j], sum[r][j]);
+                        sum[r][j][p % SPLIT] = MULADD(b, x[j], sum[r][j][p % SPLIT]);
                 }
             }
         }
@@ -82,10 +84,14 @@ VEC_INLINE void NAME(scores)(const struct lsk_attn *a, const float *q, float (*z
 #endif
             VEC_UNROLL
             for (size_t r = 0; r < n_rows; r++) {
+                vec total = sum[r][j][0];
+                VEC_UNROLL
+                for (size_t p = 1; p < SPLIT; p++)
+                    total = vec_add(total, sum[r][j][p]);
 #if SCALES
-                sum[r][j] = vec_mul(sum[r][j], scale);
+                total = vec_mul(total, scale);
 #endif
-                vec_store(z[r] + s + j * VEC_LANES, sum[r][j]);
+                vec_store(z[r] + s + j * VEC_LANES, total);
             }
         }
     }
@@ -171,7 +177,7 @@ VEC_INLINE void NAME(values)(const struct lsk_attn *a, float *acc, float (*z)[LS
                 at + AHEAD < part_bytes ? v + at + AHEAD : next + (at + AHEAD - part_bytes);
             VEC_UNROLL
             for (size_t j = 0; j < n_dims; j += LSK_TILE / VEC_LANES)
-                _mm_prefetch((const char *)there + j * VEC_LANES * 4, _MM_HINT_T0);
+                _mm_prefetch((const char *)there + j * VEC_LANES * 4, _MM_HINT_T1);
         }
         VEC_UNROLL
         for (int c = 0; c < STEPS; c++) {
@@ -266,6 +272,7 @@ static void NAME(attend)(const struct lsk_attn *a)
 #undef GROUP
 #undef AHEAD
 #undef STEPS
+#undef WORDS
 #undef MULADD
 #undef PAIRS
 #undef FIELDS
