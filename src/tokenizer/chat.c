@@ -1,6 +1,7 @@
 /* Chat templates: which one it is, and conversations to ids. */
 #include "tokenizer/chat_render.h"
 
+#include <stdio.h>
 #include <string.h>
 
 static const char smollm2_system[] = "You are a helpful AI assistant named SmolLM, trained by Hugging Face";
@@ -12,12 +13,12 @@ static const struct {
     enum lsi_chat_kind kind;
     const char *default_system;
 } templates[] = {
-    { "chatml", LSI_CHAT_CHATML, NULL },         { "smollm2", LSI_CHAT_CHATML, smollm2_system },
-    { "qwen2", LSI_CHAT_CHATML, qwen25_system }, { "qwen3", LSI_CHAT_QWEN3, NULL },
-    { "llama2", LSI_CHAT_LLAMA2, NULL },         { "llama3", LSI_CHAT_LLAMA3, NULL },
-    { "llama3.1", LSI_CHAT_LLAMA31, NULL },      { "mistral-v1", LSI_CHAT_MISTRAL_V1, NULL },
-    { "mistral-v3", LSI_CHAT_MISTRAL_V3, NULL }, { "mistral-v3-tekken", LSI_CHAT_MISTRAL_TEKKEN, NULL },
-    { "mistral-v7", LSI_CHAT_MISTRAL_V7, NULL }, { "gemma", LSI_CHAT_GEMMA, NULL },
+    { "chatml", LSI_CHAT_CHATML, "" },           { "smollm2", LSI_CHAT_CHATML, smollm2_system },
+    { "qwen2", LSI_CHAT_CHATML, qwen25_system }, { "qwen3", LSI_CHAT_QWEN3, "" },
+    { "llama2", LSI_CHAT_LLAMA2, "" },           { "llama3", LSI_CHAT_LLAMA3, "" },
+    { "llama3.1", LSI_CHAT_LLAMA31, "" },        { "mistral-v1", LSI_CHAT_MISTRAL_V1, "" },
+    { "mistral-v3", LSI_CHAT_MISTRAL_V3, "" },   { "mistral-v3-tekken", LSI_CHAT_MISTRAL_TEKKEN, "" },
+    { "mistral-v7", LSI_CHAT_MISTRAL_V7, "" },   { "gemma", LSI_CHAT_GEMMA, "" },
 };
 #define CHOICES                                                                                            \
     "chatml, smollm2, qwen2, qwen3, llama2, llama3, llama3.1, mistral-v1, mistral-v3, mistral-v3-tekken, " \
@@ -39,7 +40,7 @@ static bool set_named(ls_chat_template *c, const char *name)
         if (strcmp(templates[i].name, name) == 0) {
             c->name = templates[i].name;
             c->kind = templates[i].kind;
-            c->default_system = templates[i].default_system;
+            snprintf(c->default_text, sizeof c->default_text, "%s", templates[i].default_system);
             c->system_tags = true;
             return true;
         }
@@ -47,44 +48,134 @@ static bool set_named(ls_chat_template *c, const char *name)
     return false;
 }
 
-static const char *recognise_mistral(const char *text)
+static bool has(const char *text, const char *sign)
 {
-    if (strstr(text, "[SYSTEM_PROMPT]"))
-        return "mistral-v7";
-    if (!strstr(text, "' [INST] ' + system_message") && !strstr(text, "[AVAILABLE_TOOLS]"))
-        return "llama2";
-    if (strstr(text, " [INST]"))
+    return strstr(text, sign) != NULL;
+}
+
+/* Tags <|…|> other than these mean a form that is not known here. */
+static bool has_foreign_tags(const char *text, const char *const *known, size_t n)
+{
+    for (const char *p = text; (p = strstr(p, "<|")) != NULL; p += 2) {
+        bool found = false;
+        for (size_t i = 0; i < n && !found; i++)
+            found = strncmp(p, known[i], strlen(known[i])) == 0;
+        if (!found)
+            return true;
+    }
+    return false;
+}
+
+/* The template's text begins with {{ bos_token }}. */
+static bool begins_with_bos(const char *text)
+{
+    text += strspn(text, " \t\r\n{-");
+    return strncmp(text, "bos_token", 9) == 0;
+}
+
+/* ---- Mistral and Llama 2 -------------------------------------------------------- */
+
+static const char *recognise_inst(ls_chat_template *c, const char *text)
+{
+    if (has(text, "[SYSTEM_PROMPT]")) /* later models put no space, and a long text of their own */
+        return has(text, "[SYSTEM_PROMPT] ") && !has(text, "default_system") ? "mistral-v7" : NULL;
+    if (has(text, "<<SYS>>")) {
+        c->system_tags = true;
+        return has(text, "bos_token + '[INST] '") && has(text, "strip()") && !has(text, "true == true")
+                   ? "llama2"
+                   : NULL;
+    }
+    if (!has(text, "' [INST] ' + system_message") && !has(text, "[AVAILABLE_TOOLS]"))
+        return has(text, "'[INST] ' + message['content'] + ' [/INST]'") ? "llama2" : NULL;
+    if (has(text, " [INST]"))
         return "mistral-v1";
-    return strstr(text, "\"[INST]\"") || strstr(text, "'[INST]'") ? "mistral-v3-tekken" : "mistral-v3";
+    return has(text, "\"[INST]\"") || has(text, "'[INST]'") ? "mistral-v3-tekken" : "mistral-v3";
 }
 
-static const char *recognise_chatml(const char *text)
+/* ---- ChatML ------------------------------------------------------------------------ */
+
+/*
+ * The system text that a template puts in when there is none: it stands between the tags. False: it is
+ * there, but not as plain text.
+ */
+static bool take_default_system(ls_chat_template *c, const char *text)
 {
-    if (strstr(text, smollm2_system))
-        return "smollm2";
-    if (strstr(text, qwen25_system) || strstr(text, "system\\nYou are a helpful assistant"))
-        return "qwen2";
-    return strstr(text, "<think>") || strstr(text, "</think>") ? "qwen3" : "chatml";
+    static const char open[] = "<|im_start|>system";
+    for (const char *p = text; (p = strstr(p, open)) != NULL;) {
+        p += sizeof open - 1;
+        if (*p == '\n' || strncmp(p, "\\n", 2) == 0)
+            p += *p == '\n' ? 1 : 2;
+        const size_t n = strcspn(p, "<'\"\\");
+        if (n == 0)
+            continue;
+        if (strncmp(p + n, "<|im_end|>", 10) != 0 || n >= sizeof c->default_text)
+            return false;
+        memcpy(c->default_text, p, n);
+        c->default_text[n] = '\0';
+    }
+    return true;
 }
 
-/* The signs of each family, first match wins. */
+static const char *recognise_chatml(ls_chat_template *c, const char *text)
+{
+    static const char *const tags[] = { "<|im_start|>", "<|im_end|>", "<|endoftext|>" };
+    if (has_foreign_tags(text, tags, LSI_LEN(tags)) || !take_default_system(c, text))
+        return NULL;
+    /* System texts that are put together, and tools that are always offered. */
+    if (has(text, "## Metadata") || has(text, "keep_past_thinking") || has(text, "List of tools") ||
+        has(text, "You are a function calling AI model"))
+        return NULL;
+    c->begins_with_bos = begins_with_bos(text);
+    if (has(text, "bos_token") && !c->begins_with_bos)
+        return NULL;
+    if (has(text, "<think>") || has(text, "</think>")) /* of the forms that treat thoughts, Qwen 3's */
+        return has(text, "loop.last or (not loop.last and reasoning_content)") &&
+                       !has(text, "'<think>\\n' }}") && !has(text, "<think>\\n' }}")
+                   ? "qwen3"
+                   : NULL;
+    if (strcmp(c->default_text, smollm2_system) == 0)
+        return "smollm2";
+    return strncmp(c->default_text, qwen2_system, sizeof qwen2_system - 2) == 0 ||
+                   strcmp(c->default_text, qwen25_system) == 0
+               ? "qwen2"
+               : "chatml";
+}
+
+/* ---- Llama 3 -------------------------------------------------------------------------- */
+
+static const char *recognise_llama3(ls_chat_template *c, const char *text)
+{
+    static const char *const tags[] = { "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>",
+                                        "<|eom_id|>",          "<|python_tag|>",    "<|begin_of_text|>" };
+    if (has_foreign_tags(text, tags, LSI_LEN(tags)))
+        return NULL;
+    if (has(text, "Cutting Knowledge Date"))
+        return has(text, "Today Date: ") && has(text, "26 Jul 2024") ? "llama3.1" : NULL;
+    if (has(text, "tools") || has(text, "functions")) /* the plain form knows none */
+        return NULL;
+    c->always_prompt = !has(text, "add_generation_prompt");
+    return "llama3";
+}
+
+/* The signs of each family. What has signs of something else too is unknown rather than guessed. */
 static bool recognise(ls_chat_template *c, const char *text)
 {
+    ls_chat_template seen = { .tok = c->tok };
     const char *name = NULL;
-    if (strstr(text, "<|im_start|>") && !strstr(text, "<|im_sep|>"))
-        name = recognise_chatml(text);
-    else if (strstr(text, "[INST]"))
-        name = recognise_mistral(text);
-    else if (strstr(text, "<start_of_turn>"))
+    if (has(text, "<|im_start|>"))
+        name = recognise_chatml(&seen, text);
+    else if (has(text, "[INST]"))
+        name = recognise_inst(&seen, text);
+    else if (has(text, "<start_of_turn>"))
         name = "gemma";
-    else if (strstr(text, "<|start_header_id|>") && strstr(text, "<|end_header_id|>"))
-        name = strstr(text, "Cutting Knowledge Date") ? "llama3.1" : "llama3";
+    else if (has(text, "<|start_header_id|>") && has(text, "<|end_header_id|>"))
+        name = recognise_llama3(&seen, text);
     if (!name || !set_named(c, name))
         return false;
-    if (strcmp(name, "qwen2") == 0 && !strstr(text, qwen25_system))
-        c->default_system = qwen2_system;
-    c->system_tags = strstr(text, "<<SYS>>") != NULL;
-    c->always_prompt = c->kind == LSI_CHAT_LLAMA3 && !strstr(text, "add_generation_prompt");
+    c->system_tags = seen.system_tags;
+    c->always_prompt = seen.always_prompt;
+    c->begins_with_bos = seen.begins_with_bos;
+    memcpy(c->default_text, seen.default_text, sizeof c->default_text);
     return true;
 }
 

@@ -50,13 +50,9 @@ static struct span words(const ls_chat_message *m)
     return (struct span){ m->content ? m->content : "", m->content ? m->content_len : 0 };
 }
 
-static struct span trimmed(struct span t)
+static struct span trimmed_end(struct span t)
 {
     uint32_t cp;
-    for (size_t k; t.len && (k = lsi_char_at(t.s, t.len, &cp), lsi_char_class_of(cp) == LSI_CHAR_SPACE);) {
-        t.s += k;
-        t.len -= k;
-    }
     while (t.len) {
         size_t k = t.len - 1;
         while (k > 0 && t.len - k < 4 && ((unsigned char)t.s[k] & 0xc0) == 0x80)
@@ -68,23 +64,71 @@ static struct span trimmed(struct span t)
     return t;
 }
 
+static struct span trimmed(struct span t)
+{
+    uint32_t cp;
+    for (size_t k; t.len && (k = lsi_char_at(t.s, t.len, &cp), lsi_char_class_of(cp) == LSI_CHAR_SPACE);) {
+        t.s += k;
+        t.len -= k;
+    }
+    return trimmed_end(t);
+}
+
 static bool is_role(const ls_chat_message *m, const char *role)
 {
     return strcmp(m->role, role) == 0;
 }
 
-/* What follows the last </think>, without the line feeds in front. */
-static struct span without_thoughts(struct span t)
+/* Without the line feeds at both ends. */
+static struct span without_lines(struct span t)
 {
-    static const char mark[] = "</think>";
-    const char *end = t.s + t.len;
-    for (const char *hit; (hit = memmem(t.s, (size_t)(end - t.s), mark, sizeof mark - 1)) != NULL;) {
-        t.s = hit + sizeof mark - 1;
-        while (t.s < end && *t.s == '\n')
-            t.s++;
+    while (t.len && t.s[0] == '\n') {
+        t.s++;
+        t.len--;
     }
+    while (t.len && t.s[t.len - 1] == '\n')
+        t.len--;
+    return t;
+}
+
+/* Qwen 3: what an answer says after its last </think>, and what was thought before the first. */
+static struct span split_thoughts(struct span t, struct span *thoughts)
+{
+    static const char open[] = "<think>", close[] = "</think>";
+    const char *end = t.s + t.len, *hit = memmem(t.s, t.len, close, sizeof close - 1);
+    *thoughts = (struct span){ "", 0 };
+    if (!hit)
+        return t;
+    thoughts->s = t.s;
+    thoughts->len = (size_t)(hit - t.s);
+    for (const char *p; (p = memmem(thoughts->s, thoughts->len, open, sizeof open - 1)) != NULL;) {
+        thoughts->len -= (size_t)(p + sizeof open - 1 - thoughts->s);
+        thoughts->s = p + sizeof open - 1;
+    }
+    *thoughts = without_lines(*thoughts);
+    for (; hit; hit = memmem(t.s, (size_t)(end - t.s), close, sizeof close - 1))
+        t.s = hit + sizeof close - 1;
+    while (t.s < end && *t.s == '\n')
+        t.s++;
     t.len = (size_t)(end - t.s);
     return t;
+}
+
+/* Thoughts are kept in answers to the last question only. */
+static void qwen3_answer(struct writer *w, struct span t, bool after_last_user, bool last)
+{
+    struct span thoughts;
+    t = split_thoughts(t, &thoughts);
+    if (after_last_user && (last || thoughts.len)) {
+        put(w, "<think>\n");
+        put_words(w, thoughts);
+        put(w, "\n</think>\n\n");
+        while (t.len && t.s[0] == '\n') {
+            t.s++;
+            t.len--;
+        }
+    }
+    put_words(w, t);
 }
 
 static void chatml(struct writer *w, const ls_chat_message *m, size_t n, bool prompt)
@@ -93,17 +137,21 @@ static void chatml(struct writer *w, const ls_chat_message *m, size_t n, bool pr
     for (size_t i = 0; i < n; i++)
         if (is_role(&m[i], "user"))
             last_user = i;
-    if (w->c->default_system && n && !is_role(&m[0], "system")) {
+    if (w->c->begins_with_bos)
+        put_bos(w);
+    if (w->c->default_text[0] && n && !is_role(&m[0], "system")) {
         put(w, "<|im_start|>system\n");
-        put(w, w->c->default_system);
+        put(w, w->c->default_text);
         put(w, "<|im_end|>\n");
     }
     for (size_t i = 0; i < n; i++) {
-        const bool earlier = w->c->kind == LSI_CHAT_QWEN3 && is_role(&m[i], "assistant") && i < last_user;
         put(w, "<|im_start|>");
         put(w, m[i].role);
         put(w, "\n");
-        put_words(w, earlier ? without_thoughts(words(&m[i])) : words(&m[i]));
+        if (w->c->kind == LSI_CHAT_QWEN3 && is_role(&m[i], "assistant"))
+            qwen3_answer(w, words(&m[i]), i > last_user, i + 1 == n);
+        else
+            put_words(w, words(&m[i]));
         put(w, "<|im_end|>\n");
     }
     if (prompt)
@@ -133,29 +181,33 @@ static void llama3(struct writer *w, const ls_chat_message *m, size_t n, bool pr
         put(w, "<|start_header_id|>assistant<|end_header_id|>\n\n");
 }
 
+/* The form with <<SYS>> begins each question anew and trims; the one without does neither. */
 static void llama2(struct writer *w, const ls_chat_message *m, size_t n)
 {
+    const bool tags = w->c->system_tags;
     const ls_chat_message *system = n && is_role(&m[0], "system") ? &m[0] : NULL;
+    if (!tags)
+        put_bos(w);
     for (size_t i = system ? 1 : 0; i < n; i++) {
+        const struct span text = words(&m[i]);
         if (is_role(&m[i], "user")) {
-            /* Only the form with <<SYS>> begins each question anew. */
-            if (i <= 1 || w->c->system_tags)
+            if (tags)
                 put_bos(w);
             put(w, "[INST] ");
             if (system) {
-                put(w, w->c->system_tags ? "<<SYS>>\n" : "");
+                put(w, tags ? "<<SYS>>\n" : "");
                 put_words(w, words(system));
-                put(w, w->c->system_tags ? "\n<</SYS>>\n\n" : "\n\n");
+                put(w, tags ? "\n<</SYS>>\n\n" : "\n\n");
+                put_words(w, tags ? trimmed_end(text) : text);
                 system = NULL;
-                put_words(w, words(&m[i]));
             } else {
-                put_words(w, trimmed(words(&m[i])));
+                put_words(w, tags ? trimmed(text) : text);
             }
             put(w, " [/INST]");
         } else {
-            put(w, w->c->system_tags ? " " : "");
-            put_words(w, trimmed(words(&m[i])));
-            put(w, w->c->system_tags ? " " : "");
+            put(w, tags ? " " : "");
+            put_words(w, tags ? trimmed(text) : text);
+            put(w, tags ? " " : "");
             put_eos(w);
         }
     }
@@ -173,10 +225,8 @@ static void mistral(struct writer *w, const ls_chat_message *m, size_t n)
     };
     const enum lsi_chat_kind kind = w->c->kind;
     const bool system = n && is_role(&m[0], "system");
-    size_t with_system = n; /* the question that carries the system text: first (v1) or last */
-    for (size_t i = 0; system && i < n; i++)
-        if (is_role(&m[i], "user") && (with_system == n || kind != LSI_CHAT_MISTRAL_V1))
-            with_system = i;
+    /* The question that carries the system text: the first (v1), or the last while it is unanswered. */
+    const size_t with_system = kind == LSI_CHAT_MISTRAL_V1 ? 1 : n - 1;
     put_bos(w);
     if (system && kind == LSI_CHAT_MISTRAL_V7) {
         put(w, "[SYSTEM_PROMPT] ");

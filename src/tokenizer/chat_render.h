@@ -22,10 +22,11 @@ enum lsi_chat_kind {
 struct ls_chat_template {
     const ls_tokenizer *tok;
     const char *name;
-    const char *default_system; /* of ChatML, when the first message is none; NULL: no such turn */
     enum lsi_chat_kind kind;
-    bool system_tags;   /* LLAMA2: <<SYS>> */
-    bool always_prompt; /* LLAMA3: the first template asks for an answer in any case */
+    bool system_tags;       /* LLAMA2: <<SYS>> */
+    bool always_prompt;     /* LLAMA3: the first template asks for an answer in any case */
+    bool begins_with_bos;   /* CHATML */
+    char default_text[256]; /* of ChatML: system text when the first message is none; empty: no such turn */
 };
 
 /* The text and, within it, the bytes that were given by the caller. */

@@ -13,7 +13,7 @@ static void test_templates(void)
         { "llama3",
           "<|start_header_id|>system<|end_header_id|>\n\nS<|eot_id|><|start_header_id|>user<|end_header_id|>"
           "\n\nU<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n" },
-        { "llama2", "[INST] <<SYS>>\nS\n<</SYS>>\n\n U  [/INST]" },
+        { "llama2", "[INST] <<SYS>>\nS\n<</SYS>>\n\n U [/INST]" },
         { "mistral-v1", " [INST] S\n\n U  [/INST]" },
         { "mistral-v3", "[INST] S\n\n U [/INST]" },
         { "mistral-v3-tekken", "[INST]S\n\n U [/INST]" },
