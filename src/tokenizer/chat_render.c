@@ -244,7 +244,7 @@ static void mistral(struct writer *w, const ls_chat_message *m, size_t n)
             put(w, forms[kind].close);
         } else {
             put(w, forms[kind].answer);
-            put_words(w, words(&m[i]));
+            put_words(w, kind == LSI_CHAT_MISTRAL_V3 ? trimmed(words(&m[i])) : words(&m[i]));
             put_eos(w);
         }
     }
