@@ -79,9 +79,10 @@ static inline size_t lsi_max_size(size_t a, size_t b)
 {
     return a > b ? a : b;
 }
+/** a / b rounded up (b > 0), for any a. */
 static inline size_t lsi_div_up(size_t a, size_t b)
 {
-    return (a + b - 1) / b;
+    return a / b + (a % b != 0);
 }
 
 /** a rounded up to a multiple of b (b > 0). */
@@ -187,7 +188,7 @@ struct lsi_out {
     char path[4096];
     char tmp[4096 + 32];
     uint64_t bytes;
-    bool failed;
+    int error; /* errno of the first write that failed, 0: none did */
 };
 
 ls_status lsi_out_open(struct lsi_out *o, const char *path, ls_error *err);

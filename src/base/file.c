@@ -9,7 +9,7 @@
 
 static ls_status open_regular(const char *path, int *fd, size_t *bytes, ls_error *err)
 {
-    *fd = open(path, O_RDONLY | O_CLOEXEC);
+    *fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* a pipe without a writer must not hold us up */
     if (*fd < 0)
         return lsi_fail(err, LS_E_IO, "cannot open %s: %s", path, strerror(errno));
     struct stat st;
@@ -106,10 +106,11 @@ ls_status lsi_out_open(struct lsi_out *o, const char *path, ls_error *err)
 
 void lsi_out_write(struct lsi_out *o, const void *data, size_t n)
 {
-    if (!o->f || o->failed || n == 0)
+    if (!o->f || o->error || n == 0)
         return;
+    errno = 0;
     if (fwrite(data, 1, n, o->f) != n)
-        o->failed = true;
+        o->error = errno ? errno : EIO;
     o->bytes += n;
 }
 
@@ -127,20 +128,17 @@ ls_status lsi_out_commit(struct lsi_out *o, ls_error *err)
 {
     if (!o->f)
         return lsi_fail(err, LS_E_INVAL, "the output file is not open");
-    bool ok = !o->failed && fflush(o->f) == 0 && fsync(fileno(o->f)) == 0;
-    int e = errno;
-    if (fclose(o->f) != 0 && ok) {
-        ok = false;
+    int e = o->error;
+    if (!e && (fflush(o->f) != 0 || fsync(fileno(o->f)) != 0))
         e = errno;
-    }
+    if (fclose(o->f) != 0 && !e)
+        e = errno;
     o->f = NULL;
-    if (ok && rename(o->tmp, o->path) != 0) {
-        ok = false;
+    if (!e && rename(o->tmp, o->path) != 0)
         e = errno;
-    }
-    if (!ok) {
+    if (e) {
         unlink(o->tmp);
-        return lsi_fail(err, LS_E_IO, "cannot write %s: %s", o->path, strerror(e ? e : EIO));
+        return lsi_fail(err, LS_E_IO, "cannot write %s: %s", o->path, strerror(e));
     }
     return LS_OK;
 }

@@ -17,8 +17,10 @@
 
 #include <pthread.h>
 #include <sched.h>
+#include <signal.h>
 #include <stdatomic.h>
 #include <time.h>
+#include <unistd.h>
 
 #define SPINS 2000 /* pauses: 30 to 100 us */
 
@@ -112,6 +114,20 @@ static void wake_workers(struct lsi_pool *p)
     pthread_mutex_unlock(&p->lock);
 }
 
+/* Workers run none of the program's signal handlers; faults of their own still reach theirs. */
+static int start_worker(struct worker *w)
+{
+    static const int faults[] = { SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP };
+    sigset_t blocked, was;
+    sigfillset(&blocked);
+    for (size_t i = 0; i < LSI_LEN(faults); i++)
+        sigdelset(&blocked, faults[i]);
+    pthread_sigmask(SIG_SETMASK, &blocked, &was); /* a new thread inherits it */
+    const int e = pthread_create(&w->thread, NULL, worker_main, w);
+    pthread_sigmask(SIG_SETMASK, &was, NULL);
+    return e;
+}
+
 ls_status lsi_pool_create(struct lsi_pool **out, int n_threads, const ls_alloc *alloc)
 {
     *out = NULL;
@@ -132,7 +148,7 @@ ls_status lsi_pool_create(struct lsi_pool **out, int n_threads, const ls_alloc *
     }
     for (int i = 0; i < p->cap_workers; i++) {
         p->workers[i] = (struct worker){ .pool = p, .number = i + 1 };
-        if (pthread_create(&p->workers[i].thread, NULL, worker_main, &p->workers[i]) != 0)
+        if (start_worker(&p->workers[i]) != 0)
             break; /* fewer threads do the same work */
         p->n_workers++;
     }
@@ -192,7 +208,8 @@ int lsi_cpu_count(void)
         if (n > 0)
             return n;
     }
-    return 1;
+    const long online = sysconf(_SC_NPROCESSORS_ONLN); /* more processors than a cpu_set_t has bits */
+    return online > 0 ? (int)online : 1;
 }
 
 double lsi_now(void)
