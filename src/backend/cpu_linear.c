@@ -16,6 +16,9 @@
 
 #include <string.h>
 
+#define MAX_GROUP 8 /* products that share an input */
+_Static_assert(2 * MAX_GROUP <= LSI_GEMM_KEPT, "no shape of a group may push out another of it");
+
 #define MATVEC_TASK_BYTES 16384 /* weights of one task: a microsecond or so of memory traffic */
 #define MATVEC_TASK_ROWS  256   /* most output rows of a task; bounds the buffer on the stack */
 
@@ -45,13 +48,11 @@ struct linear_job {
     const float *x_bf16_f32; /* [n_rows][n_in] values rounded to bf16, or NULL */
     /* dense */
     bool bf16;
-    const void *x_dense; /* [n_rows][n_in] bf16, or NULL for x itself */
-    void *const *tiles;  /* [n_threads] dequantised weights */
-    int handles[8][2];   /* per product: whole tile, last tile */
-    size_t task_rows[8];
+    const void *x_dense;       /* [n_rows][n_in] bf16, or NULL for x itself */
+    void *const *tiles;        /* [n_threads] dequantised weights */
+    int handles[MAX_GROUP][2]; /* per product: whole tile, last tile */
+    size_t task_rows[MAX_GROUP];
 };
-
-#define MAX_GROUP 8
 
 static size_t n_tasks(const struct linear_job *j)
 {

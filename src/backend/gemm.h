@@ -29,9 +29,12 @@ void lsi_gemm_free(struct lsi_gemm *g);
 /** One line for people: which library and version, or "built-in". */
 const char *lsi_gemm_library(void);
 
+#define LSI_GEMM_KEPT 96 /* shapes that are kept: those used last */
+
 /**
- * A handle for a shape, made at its first use and kept. Not thread-safe; call it before
- * the parallel region. -1 means that the built-in product runs; never fails.
+ * A handle for a shape, made at its first use and good until LSI_GEMM_KEPT other shapes have been
+ * prepared after it. Not thread-safe; call it before the parallel region. -1 means that the
+ * built-in product runs; never fails.
  */
 int lsi_gemm_prepare(struct lsi_gemm *g, const struct lsi_gemm_shape *s);
 

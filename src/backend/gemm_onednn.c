@@ -11,8 +11,6 @@
 #include <omp.h>
 #include <string.h>
 
-#define MAX_SHAPES 96
-
 struct prepared {
     struct lsi_gemm_shape shape;
     uint64_t used; /* time of the last use, for replacement */
@@ -31,7 +29,7 @@ struct lsi_gemm {
     void **scratch;         /* [n_threads] */
     size_t scratch_bytes;
     size_t n;
-    struct prepared prepared[MAX_SHAPES];
+    struct prepared prepared[LSI_GEMM_KEPT];
 };
 
 static int enter_one_thread(void)
@@ -99,7 +97,7 @@ void lsi_gemm_free(struct lsi_gemm *g)
 
 const char *lsi_gemm_library(void)
 {
-    static char text[48];
+    static _Thread_local char text[48]; /* so that callers need no lock */
     const dnnl_version_t *v = dnnl_version();
     snprintf(text, sizeof text, "oneDNN %d.%d.%d", v->major, v->minor, v->patch);
     return text;
@@ -203,7 +201,7 @@ int lsi_gemm_prepare(struct lsi_gemm *g, const struct lsi_gemm_shape *s)
         if (g->prepared[i].used < g->prepared[oldest].used)
             oldest = i;
     }
-    const size_t slot = g->n < MAX_SHAPES ? g->n++ : oldest;
+    const size_t slot = g->n < LSI_GEMM_KEPT ? g->n++ : oldest;
     struct prepared *p = &g->prepared[slot];
     drop(g, p);
     p->shape = *s;
