@@ -47,7 +47,7 @@ struct lsi_cache {
 struct lsi_cache_policy {
     const char *name;
 
-    /** Bytes held with n tokens (plan: nothing is allocated). */
+    /** Bytes held with n tokens (nothing is allocated); SIZE_MAX when no size_t holds them. */
     size_t (*plan)(const struct lsi_cache_shape *shape, enum lsi_kv_format format, size_t n_tokens);
     ls_status (*create)(struct lsi_cache **cache, const struct lsi_cache_shape *shape,
                         enum lsi_kv_format format, const ls_alloc *alloc, ls_error *err);

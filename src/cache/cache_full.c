@@ -48,7 +48,11 @@ static void slab_free(const struct cache_full *c, void *slab)
 
 static size_t plan(const struct lsi_cache_shape *shape, enum lsi_kv_format format, size_t n_tokens)
 {
-    return lsi_div_up(n_tokens, LSI_KV_PAGE) * shape->L * lsi_kv_page_bytes(format, shape->G, shape->D);
+    size_t pages, total;
+    if (!lsi_mul_size(lsi_div_up(n_tokens, LSI_KV_PAGE), shape->L, &pages) ||
+        !lsi_mul_size(pages, lsi_kv_page_bytes(format, shape->G, shape->D), &total))
+        return SIZE_MAX;
+    return total;
 }
 
 static void free_full(struct lsi_cache *cache)
