@@ -21,7 +21,8 @@ extern "C" {
 typedef struct ls_context ls_context;
 
 typedef enum ls_compute {
-    LS_COMPUTE_AUTO, /* as fits the weights: 8-bit activations for quantised ones while decoding, else bf16 */
+    LS_COMPUTE_AUTO, /* few rows (decoding): 8-bit activations for quantised weights, fp32 for others;
+                        blocks of a prompt: bf16 */
     LS_COMPUTE_BF16, /* products in bf16, sums in fp32 */
     LS_COMPUTE_FP32, /* everything in fp32: reference accuracy */
 } ls_compute;
@@ -38,8 +39,7 @@ typedef struct ls_context_options {
     size_t block;             /* rows worked on together; 0: chosen (512) */
     ls_progress_fn *progress; /* NULL: none */
     void *progress_user;
-    const volatile int
-        *cancel; /* non-zero: the call returns LS_E_CANCELED; raised from anywhere; may be NULL */
+    const volatile int *cancel; /* made non-zero from anywhere: the call returns LS_E_CANCELED; NULL: never */
     const ls_alloc *alloc;
 } ls_context_options;
 
@@ -55,7 +55,11 @@ typedef struct ls_context_plan_info {
     size_t scratch_bytes;
 } ls_context_plan_info;
 
-/** What ls_context_create would take with these options; nothing of it is allocated. */
+/**
+ * What ls_context_create would take with these options; nothing of it is allocated.
+ * @param o     NULL: defaults.
+ * @param plan  struct_size must be set: only so many bytes are written.
+ */
 LS_API ls_status ls_context_plan(const ls_model *model, const ls_context_options *o,
                                  ls_context_plan_info *plan, ls_error *err);
 
@@ -64,7 +68,7 @@ LS_API ls_status ls_context_create(ls_model *model, const ls_context_options *o,
                                    ls_error *err);
 LS_API void ls_context_free(ls_context *ctx);
 
-/** Tokens held now; the most it may hold; rows of logits. */
+/** Tokens held now; the most it may hold; logits of a row. */
 LS_API size_t ls_context_length(const ls_context *ctx);
 LS_API size_t ls_context_capacity(const ls_context *ctx);
 LS_API size_t ls_context_n_vocab(const ls_context *ctx);
@@ -79,7 +83,7 @@ LS_API const char *ls_context_kv(const ls_context *ctx);
  * @param tokens    [n_tokens] ids, each below n_vocab. Read during the call only.
  * @param logits    [V] floats, or NULL to skip the output matrix.
  * @return LS_OK
- *         LS_E_INVAL     an id is out of range; unchanged
+ *         LS_E_INVAL     no tokens, or an id is out of range; unchanged
  *         LS_E_LIMIT     more than n_ctx tokens; unchanged
  *         LS_E_CANCELED  the cancel flag was raised; holds the tokens it held before the call
  *         LS_E_NOMEM     likewise
@@ -91,13 +95,18 @@ LS_API ls_status ls_context_append(ls_context *ctx, const int32_t *tokens, size_
 /** Rows row0 .. row0+n_rows-1 of the call's tokens; logits [n_rows][V]. A status other than LS_OK stops. */
 typedef ls_status ls_logits_fn(void *user, size_t row0, size_t n_rows, const float *logits);
 
-/** Append and hand the logits of every row to fn, a few rows at a time: constant memory. */
+/**
+ * Append and hand the logits of every row to fn, a few rows at a time: constant memory. Fails as
+ * ls_context_append does; what fn returned comes back, and the context holds what it held before.
+ * No tokens: nothing happens.
+ */
 LS_API ls_status ls_context_append_all(ls_context *ctx, const int32_t *tokens, size_t n_tokens,
                                        ls_logits_fn *fn, void *user, ls_error *err);
 
 /**
  * Append and give each row's negative log likelihood of the token that follows it, nll[i] for
  * tokens[i + 1] after tokens[0..i]: n_tokens - 1 values. Logits are never held for more than a few rows.
+ * On failure nll is partly written and the context holds what it held before.
  */
 LS_API ls_status ls_context_append_nll(ls_context *ctx, const int32_t *tokens, size_t n_tokens, float *nll,
                                        ls_error *err);
@@ -107,7 +116,8 @@ LS_API ls_status ls_context_rewind(ls_context *ctx, size_t n_tokens, ls_error *e
 
 /**
  * For benchmarks: make the cache hold n_tokens by repeating what it holds (at least 256 tokens),
- * so that speed at a depth can be measured without reading a text of that length.
+ * so that speed at a depth can be measured without reading a text of that length. Whole pages of 256
+ * tokens are repeated: tokens beyond the last whole one are replaced.
  */
 LS_API ls_status ls_context_tile(ls_context *ctx, size_t n_tokens, ls_error *err);
 

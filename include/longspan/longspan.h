@@ -10,9 +10,10 @@
  *  - Pointers passed in are borrowed for the call. Pointers returned by `get` live as long as the
  *    object. What `create`, `open` or `take` return is the caller's to release; releasing NULL is
  *    a no-op.
- *  - Options structs are filled by their `defaults` function, which sets struct_size.
- *  - Fallible functions return ls_status and explain in an optional ls_error; out-parameters
- *    are written on success only.
+ *  - Options structs are filled by their `defaults` function, which sets struct_size. Of other structs
+ *    that have one the caller sets it; no call reads or writes beyond it.
+ *  - Fallible functions return ls_status and explain in an optional ls_error; out-parameters hold
+ *    results on success only (a handle may be set to NULL on failure).
  *  - Nothing prints, exits, or touches signals and locale.
  */
 #ifndef LONGSPAN_H

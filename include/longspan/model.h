@@ -28,6 +28,7 @@ LS_API void ls_model_options_defaults(ls_model_options *o);
 
 /**
  * Open a model. Weights stay in the mapped file, quantised as they are.
+ * @param path     a GGUF file, a Hugging Face directory, or a directory with one .gguf file.
  * @param options  NULL for defaults.
  */
 LS_API ls_status ls_model_open(const char *path, const ls_model_options *options, ls_model **model,
@@ -60,7 +61,6 @@ typedef struct ls_model_info {
     uint64_t weight_bytes;
 } ls_model_info;
 
-/** Fill *info; its struct_size is set by the caller. */
 /** @param info  struct_size must be set: only so many bytes are written. */
 LS_API void ls_model_get_info(const ls_model *model, ls_model_info *info);
 

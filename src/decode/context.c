@@ -40,6 +40,16 @@ void ls_context_options_defaults(ls_context_options *o)
     *o = (ls_context_options){ .struct_size = sizeof *o };
 }
 
+/* A caller's options, perhaps of an older and shorter struct, over the defaults. */
+static ls_context_options read_options(const ls_context_options *o)
+{
+    ls_context_options all;
+    ls_context_options_defaults(&all);
+    if (o)
+        memcpy(&all, o, lsi_min_size(o->struct_size, sizeof all));
+    return all;
+}
+
 /* What options and a model come to. */
 struct settings {
     size_t n_ctx, block;
@@ -90,54 +100,53 @@ static size_t scratch_bytes(const struct lsi_exec *ex, const struct lsi_config *
     return lsi_max_size(lsi_block_scratch(ex, c, block), lsi_op_linear_scratch(ex, block, c->C, c->V));
 }
 
-ls_status ls_context_plan(const ls_model *model, const ls_context_options *o, ls_context_plan_info *plan,
-                          ls_error *err)
+ls_status ls_context_plan(const ls_model *model, const ls_context_options *options,
+                          ls_context_plan_info *plan, ls_error *err)
 {
+    const ls_context_options o = read_options(options);
     struct settings s;
-    LSI_TRY(resolve(&s, model, o, err));
+    LSI_TRY(resolve(&s, model, &o, err));
     struct lsi_exec ex;
-    LSI_TRY(lsi_exec_init_cpu(&ex, o->n_threads, s.compute, o->alloc, err));
+    LSI_TRY(lsi_exec_init_cpu(&ex, o.n_threads, s.compute, o.alloc, err));
     struct ls_context tmp;
     struct lsi_arena count = { 0 };
     layout(&tmp, &count, &model->config, s.block);
-    *plan = (ls_context_plan_info){
-        .struct_size = sizeof *plan,
+    const ls_context_plan_info full = {
+        .struct_size = plan->struct_size,
         .weights_bytes = model->weight_bytes,
         .cache_bytes = s.cache.policy->plan(&s.shape, s.cache.format, s.n_ctx),
         .cache_bytes_per_token = s.cache.policy->plan(&s.shape, s.cache.format, LSI_KV_PAGE) / LSI_KV_PAGE,
         .activation_bytes = count.used,
         .scratch_bytes = scratch_bytes(&ex, &model->config, s.block),
     };
+    memcpy(plan, &full, lsi_min_size(plan->struct_size, sizeof full));
     lsi_exec_fini(&ex);
     return LS_OK;
 }
 
-ls_status ls_context_create(ls_model *model, const ls_context_options *o, ls_context **out, ls_error *err)
+ls_status ls_context_create(ls_model *model, const ls_context_options *options, ls_context **out,
+                            ls_error *err)
 {
-    ls_context_options defaults;
-    if (!o) {
-        ls_context_options_defaults(&defaults);
-        o = &defaults;
-    }
+    const ls_context_options o = read_options(options);
     struct settings s;
-    LSI_TRY(resolve(&s, model, o, err));
-    ls_context *ctx = lsi_calloc(o->alloc, 1, sizeof *ctx);
+    LSI_TRY(resolve(&s, model, &o, err));
+    ls_context *ctx = lsi_calloc(o.alloc, 1, sizeof *ctx);
     if (!ctx)
         return lsi_fail(err, LS_E_NOMEM, "out of memory for a context");
-    ctx->alloc = o->alloc;
+    ctx->alloc = o.alloc;
     ctx->model = lsi_model_ref(model);
     ctx->block = s.block;
-    ctx->progress = o->progress;
-    ctx->progress_user = o->progress_user;
-    ctx->cancel = o->cancel;
+    ctx->progress = o.progress;
+    ctx->progress_user = o.progress_user;
+    ctx->cancel = o.cancel;
     lsi_cache_spec_name(&s.cache, ctx->kv, sizeof ctx->kv);
 
     const struct lsi_config *c = &model->config;
     struct lsi_arena count = { 0 };
     ls_status st;
-    LSI_TRY_OR(fail, lsi_exec_init_cpu(&ctx->exec, o->n_threads, s.compute, o->alloc, err));
+    LSI_TRY_OR(fail, lsi_exec_init_cpu(&ctx->exec, o.n_threads, s.compute, o.alloc, err));
     LSI_TRY_OR(fail, lsi_exec_set_scratch(&ctx->exec, scratch_bytes(&ctx->exec, c, s.block), err));
-    LSI_TRY_OR(fail, s.cache.policy->create(&ctx->cache, &s.shape, s.cache.format, o->alloc, err));
+    LSI_TRY_OR(fail, s.cache.policy->create(&ctx->cache, &s.shape, s.cache.format, o.alloc, err));
     layout(ctx, &count, c, s.block);
     if (!count.failed)
         ctx->arena.base = lsi_exec_alloc(&ctx->exec, count.used);
@@ -221,6 +230,22 @@ static ls_status forward_block(ls_context *ctx, const int32_t *tokens, size_t n_
     return LS_OK;
 }
 
+/* The cache takes memory as it is written; a system that has promised too much ends the process then. */
+static ls_status check_memory(const ls_context *ctx, size_t n_tokens, ls_error *err)
+{
+    const struct lsi_cache *c = ctx->cache;
+    const size_t will = c->policy->plan(&c->shape, c->format, n_tokens), held = c->policy->bytes(c);
+    if (will <= held || will - held <= c->policy->plan(&c->shape, c->format, LSI_KV_PAGE))
+        return LS_OK; /* a step of decoding: asking the system would cost more than it */
+    const size_t available = lsi_memory_available();
+    if (available > 0 && will - held > available)
+        return lsi_fail(err, LS_E_NOMEM,
+                        "a context of %zu tokens needs %zu MiB more of KV cache and %zu MiB of memory are "
+                        "free: take a smaller --kv or a shorter text",
+                        n_tokens, (will - held) >> 20, available >> 20);
+    return LS_OK;
+}
+
 static ls_status check_tokens(const ls_context *ctx, const int32_t *tokens, size_t n_tokens, ls_error *err)
 {
     const size_t V = ctx->model->config.V;
@@ -233,17 +258,7 @@ static ls_status check_tokens(const ls_context *ctx, const int32_t *tokens, size
             err, LS_E_LIMIT,
             "%zu tokens do not fit: the context holds %zu of at most %zu; make it longer or the text shorter",
             n_tokens, ctx->cache->length, ctx->cache->shape.n_ctx);
-    /* The cache takes memory as it is written; a system that has promised too much ends the process then. */
-    const size_t bytes_per_token =
-        ctx->cache->policy->plan(&ctx->cache->shape, ctx->cache->format, LSI_KV_PAGE) / LSI_KV_PAGE;
-    const size_t available = lsi_memory_available();
-    if (available > 0 && n_tokens > LSI_KV_PAGE && bytes_per_token > available / n_tokens)
-        return lsi_fail(
-            err, LS_E_NOMEM,
-            "%zu tokens need %zu MiB of KV cache and %zu MiB of memory are free: take a smaller --kv or a "
-            "shorter text",
-            n_tokens, n_tokens * bytes_per_token >> 20, available >> 20);
-    return LS_OK;
+    return check_memory(ctx, ctx->cache->length + n_tokens, err);
 }
 
 static ls_status run(ls_context *ctx, const int32_t *tokens, size_t n_tokens, rows_fn *fn, void *user,
@@ -257,8 +272,8 @@ static ls_status run(ls_context *ctx, const int32_t *tokens, size_t n_tokens, ro
         if (st == LS_OK && fn)
             st = fn(ctx, user, done, rows, err);
         if (st != LS_OK) {
-            (void)ctx->cache->policy->rewind(ctx->cache, length,
-                                             NULL); /* shortening to an earlier length succeeds */
+            /* Shortening to an earlier length succeeds. */
+            (void)ctx->cache->policy->rewind(ctx->cache, length, NULL);
             return st;
         }
         done += rows;
@@ -391,5 +406,7 @@ ls_status ls_context_tile(ls_context *ctx, size_t n_tokens, ls_error *err)
 {
     if (!ctx->cache->policy->tile)
         return lsi_fail(err, LS_E_UNSUPPORTED, "the cache %s cannot be repeated", ctx->kv);
+    if (n_tokens <= ctx->cache->shape.n_ctx) /* more is refused by the policy */
+        LSI_TRY(check_memory(ctx, n_tokens, err));
     return ctx->cache->policy->tile(ctx->cache, n_tokens, err);
 }

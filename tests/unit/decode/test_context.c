@@ -1,0 +1,222 @@
+/* Contexts at their limits: nothing to read, too much of it, cancelled midway, shared models. */
+#include <pthread.h>
+#include <stddef.h>
+
+#include <longspan/context.h>
+
+#include "../model/tiny.h"
+#include "base/base.h"
+#include "test.h"
+
+enum {
+    V = 80,
+    N = 300
+};
+
+static ls_error err;
+static int32_t ids[N];
+
+static ls_model *open_model(void)
+{
+    char dir[256];
+    ls_model *m = NULL;
+    tiny_dir(dir, sizeof dir);
+    tiny_model(dir, &(struct tiny_spec){ .config = tiny_configs[0], .dtype = LSI_F32 });
+    const ls_status st = ls_model_open(dir, NULL, &m, &err);
+    tiny_remove(dir);
+    REQUIRE_OK(st, err);
+    for (size_t i = 0; i < N; i++)
+        ids[i] = (int32_t)(i * 7 % V);
+    return m;
+}
+
+static ls_context_options options(size_t n_ctx)
+{
+    ls_context_options o;
+    ls_context_options_defaults(&o);
+    o.n_ctx = n_ctx;
+    o.n_threads = 2;
+    o.block = 32;
+    o.compute = LS_COMPUTE_FP32;
+    o.kv = "full:fp32";
+    return o;
+}
+
+static ls_context *make(ls_model *m, const ls_context_options *o)
+{
+    ls_context *ctx = NULL;
+    REQUIRE_OK(ls_context_create(m, o, &ctx, &err), err);
+    return ctx;
+}
+
+static void test_limits(void)
+{
+    ls_model *m = open_model();
+    const ls_context_options o = options(N);
+    ls_context *ctx = make(m, &o);
+    float logits[V];
+    const int32_t outside = V;
+
+    CHECK_INT(ls_context_append(ctx, ids, 0, logits, &err), LS_E_INVAL);
+    CHECK_INT(ls_context_append(ctx, &outside, 1, logits, &err), LS_E_INVAL);
+    CHECK_INT(ls_context_append_nll(ctx, ids, 0, NULL, &err), LS_OK);
+    CHECK_INT(ls_context_append_nll(ctx, ids, 1, NULL, &err), LS_OK);
+    CHECK_INT(ls_context_length(ctx), 1);
+    REQUIRE_OK(ls_context_append(ctx, ids, N - 1, logits, &err), err); /* to the last token */
+    CHECK_INT(ls_context_append(ctx, ids, 1, logits, &err), LS_E_LIMIT);
+    CHECK_INT(ls_context_length(ctx), N);
+    CHECK_INT(ls_context_rewind(ctx, N + 1, &err), LS_E_INVAL);
+    CHECK_INT(ls_context_tile(ctx, N + 1, &err), LS_E_LIMIT);
+    REQUIRE_OK(ls_context_rewind(ctx, 0, &err), err);
+    CHECK_INT(ls_context_tile(ctx, 10, &err), LS_E_INVAL);
+    ls_context_free(ctx);
+    ls_model_close(m);
+}
+
+/* Structs of an older library are shorter: what lies behind their end is neither read nor written. */
+static void test_short_structs(void)
+{
+    ls_model *m = open_model();
+    ls_context_options o = options(N);
+    o.struct_size = offsetof(ls_context_options, kv);
+    o.kv = "nonsense";
+    o.compute = (ls_compute)99;
+    ls_context *ctx = make(m, &o);
+    CHECK_INT(ls_context_capacity(ctx), N);
+    CHECK_STR(ls_context_kv(ctx), "full:bf16");
+    ls_context_free(ctx);
+
+    ls_context_plan_info plan = { .struct_size = offsetof(ls_context_plan_info, scratch_bytes) };
+    plan.scratch_bytes = 12345;
+    REQUIRE_OK(ls_context_plan(m, &o, &plan, &err), err);
+    CHECK(plan.cache_bytes > 0 && plan.activation_bytes > 0);
+    CHECK_INT(plan.scratch_bytes, 12345);
+    REQUIRE_OK(ls_context_plan(m, NULL, &plan, &err), err);
+    ls_model_close(m);
+}
+
+struct canceller {
+    volatile int flag;
+    size_t at; /* raise the flag when so many tokens are done */
+};
+
+static void raise_flag(void *user, size_t done, size_t total)
+{
+    struct canceller *c = user;
+    (void)total;
+    if (done >= c->at)
+        c->flag = 1;
+}
+
+/* A call that is cancelled leaves no trace: what follows gives the same bits as if it had not been. */
+static void test_cancel(void)
+{
+    struct canceller c = { .at = SIZE_MAX };
+    ls_model *m = open_model();
+    ls_context_options o = options(N);
+    o.cancel = &c.flag;
+    o.progress = raise_flag;
+    o.progress_user = &c;
+    float want[V], got[V], nll[199];
+    ls_context *ctx = make(m, &o);
+    REQUIRE_OK(ls_context_append(ctx, ids, 10, NULL, &err), err);
+    REQUIRE_OK(ls_context_append(ctx, ids + 10, 200, want, &err), err);
+    REQUIRE_OK(ls_context_rewind(ctx, 10, &err), err);
+
+    c.at = 64;
+    CHECK_INT(ls_context_append(ctx, ids + 50, 200, got, &err), LS_E_CANCELED);
+    CHECK_INT(ls_context_length(ctx), 10);
+    CHECK_INT(ls_context_append(ctx, ids, 1, NULL, &err), LS_E_CANCELED); /* the flag is still up */
+    c.flag = 0;
+    CHECK_INT(ls_context_append_nll(ctx, ids + 50, 200, nll, &err), LS_E_CANCELED);
+    CHECK_INT(ls_context_length(ctx), 10);
+    c = (struct canceller){ .at = SIZE_MAX };
+    REQUIRE_OK(ls_context_append(ctx, ids + 10, 200, got, &err), err);
+    CHECK_MEM(got, sizeof got, want, sizeof want);
+    ls_context_free(ctx);
+    ls_model_close(m);
+}
+
+static ls_status stop_at_third_call(void *user, size_t row0, size_t n_rows, const float *logits)
+{
+    (void)row0;
+    (void)n_rows;
+    (void)logits;
+    return ++*(int *)user == 3 ? LS_E_AGAIN : LS_OK;
+}
+
+static void test_function_that_stops(void)
+{
+    ls_model *m = open_model();
+    const ls_context_options o = options(N);
+    ls_context *ctx = make(m, &o);
+    int calls = 0;
+    CHECK_INT(ls_context_append_all(ctx, ids, 200, stop_at_third_call, &calls, &err), LS_E_AGAIN);
+    CHECK_INT(calls, 3);
+    CHECK_INT(ls_context_length(ctx), 0);
+    ls_context_free(ctx);
+    ls_model_close(m);
+}
+
+static void test_more_than_memory(void)
+{
+    ls_model *m = open_model();
+    const ls_context_options o = options((size_t)1 << 40);
+    ls_context *ctx = make(m, &o);
+    REQUIRE_OK(ls_context_append(ctx, ids, 256, NULL, &err), err);
+    CHECK_INT(ls_context_tile(ctx, (size_t)1 << 40, &err), LS_E_NOMEM);
+    CHECK_INT(ls_context_length(ctx), 256);
+    REQUIRE_OK(ls_context_tile(ctx, 1000, &err), err);
+    ls_context_free(ctx);
+    ls_model_close(m);
+}
+
+struct reader {
+    ls_model *model;
+    float logits[V];
+    ls_status status;
+};
+
+static void *read_text(void *arg)
+{
+    struct reader *r = arg;
+    const ls_context_options o = options(N);
+    ls_context *ctx = NULL;
+    r->status = ls_context_create(r->model, &o, &ctx, NULL);
+    if (r->status == LS_OK)
+        r->status = ls_context_append(ctx, ids, 100, r->logits, NULL);
+    ls_context_free(ctx);
+    return NULL;
+}
+
+/* Contexts of several threads share a model, which may be closed before they are done. */
+static void test_shared_model(void)
+{
+    ls_model *m = open_model();
+    struct reader r[3] = { { .model = m }, { .model = m }, { .model = m } };
+    pthread_t t[3];
+    const ls_context_options o = options(N);
+    ls_context *keeper = make(m, &o);
+    for (int i = 0; i < 3; i++)
+        REQUIRE(pthread_create(&t[i], NULL, read_text, &r[i]) == 0);
+    for (int i = 0; i < 3; i++)
+        pthread_join(t[i], NULL);
+    ls_model_close(m);
+    float logits[V];
+    REQUIRE_OK(ls_context_append(keeper, ids, 100, logits, &err), err);
+    for (int i = 0; i < 3; i++) {
+        CHECK_INT(r[i].status, LS_OK);
+        CHECK_MEM(r[i].logits, sizeof logits, logits, sizeof logits);
+    }
+    ls_context_free(keeper);
+}
+
+int main(int argc, char **argv)
+{
+    static const struct test tests[] = {
+        TEST(test_limits),           TEST(test_short_structs),
+        TEST(test_cancel),           TEST(test_function_that_stops),
+        TEST(test_more_than_memory), TEST(test_shared_model),
+    };
+    return test_main(tests, LSI_LEN(tests), argc, argv);
+}
