@@ -7,8 +7,8 @@
  * Few tokens (decoding): the slots are cut at fixed places, multiples of a chunk,
  *
  *     slots      | chunk 0 | chunk 1 | chunk 2 | ...
- *     kv head 0    task      task      task          each leaves a state (m, l, acc)
- *     kv head 1    task      task      task          per row in scratch
+ *     kv head 0    state     state     state         a state (m, l, acc) per row,
+ *     kv head 1    state     state     state         kept in scratch
  *
  * and the states of a row are merged in ascending order:
  *
@@ -17,7 +17,7 @@
  * Many tokens (prompts): a task is a kv head and a tile of tokens, and goes through all
  * pages that its rows see, in ascending order.
  *
- * Tasks are a function of the problem alone, so that results are equal for every number of
+ * States are a function of the problem alone, so that results are equal for every number of
  * threads.
  */
 #include "backend/cpu.h"
@@ -25,11 +25,12 @@
 #include <math.h>
 #include <string.h>
 
-#define FEW_TOKENS     8     /* up to this many tokens slots are split between tasks */
-#define MAX_CHUNKS     64    /* and into no more pieces than this */
-#define TILE_ELEMENTS  32768 /* rows x D of a tile: its queries and sums stay in the second-level cache */
-#define TILE_ROWS      256
-#define ALONE_ELEMENTS 65536 /* key elements that one thread goes through faster than two wake up */
+#define FEW_TOKENS       8     /* up to this many tokens slots are split between tasks */
+#define MAX_CHUNKS       64    /* and into no more pieces than this */
+#define TASKS_PER_THREAD 8     /* at least, when threads are to end together */
+#define TILE_ELEMENTS    32768 /* rows x D of a tile: its queries and sums stay in the second-level cache */
+#define TILE_ROWS        256
+#define ALONE_ELEMENTS   65536 /* key elements that one thread goes through faster than two wake up */
 
 _Static_assert(LSK_PAGE == LSI_KV_PAGE, "kernels and caches agree on the page");
 
@@ -111,6 +112,7 @@ struct call {
     size_t head_bytes;
     /* few tokens */
     size_t chunk, chunk0; /* slots per chunk; number of the first chunk */
+    size_t task_heads;    /* kv heads per task */
     float *q, *m, *l, *acc;
     /* many tokens */
     size_t tile_tokens, n_tiles;
@@ -158,9 +160,10 @@ static void set_limits(const struct call *c, const struct tile *tile, size_t t0,
     }
 }
 
-/* Let the tokens t0 .. t0 + n_tokens - 1 see slots first .. end - 1 of kv head g. */
+/* Let the tokens t0 .. t0 + n_tokens - 1 see slots first .. end - 1 of kv head g. `after`: what will be
+ * read then, or NULL. */
 static void see_slots(const struct call *c, const struct tile *tile, size_t g, size_t t0, size_t n_tokens,
-                      size_t first, size_t end)
+                      size_t first, size_t end, const void *after)
 {
     const struct lsi_attention *a = c->a;
     struct lsk_attn k = { .D = a->kv.D, .n_rows = n_tokens * c->group, .q = tile->q, .m = tile->m };
@@ -180,7 +183,7 @@ static void see_slots(const struct call *c, const struct tile *tile, size_t g, s
             set_limits(c, tile, t0, n_tokens, slot, end);
         all_before = all;
         k.head = (const unsigned char *)a->kv.pages[page] + g * c->head_bytes;
-        k.next = more ? (const unsigned char *)a->kv.pages[page + 1] + g * c->head_bytes : NULL;
+        k.next = more ? (const unsigned char *)a->kv.pages[page + 1] + g * c->head_bytes : after;
         if (c->convert) {
             c->convert(tile->page, k.head, a->kv.D);
             k.head = tile->page;
@@ -232,22 +235,38 @@ static void layout_few(struct lsi_arena *s, struct call *c, int n_threads, size_
     }
 }
 
-/* States of chunk number i (from 0), kv head g: row i * G * R + g * R of the arrays, R rows. */
-static void chunk_task(void *ctx, size_t task, int thread)
+/* First slot of chunk number i (from 0) that is looked at. */
+static size_t chunk_begin(const struct call *c, size_t i)
 {
-    const struct call *c = ctx;
+    return lsi_max_size((c->chunk0 + i) * c->chunk, seen_from(c->a, 0));
+}
+
+/* States of chunk number i, kv head g: row i * G * R + g * R of the arrays, R rows. */
+static void see_chunk(const struct call *c, size_t i, size_t g, int thread, const void *after)
+{
     const struct lsi_attention *a = c->a;
-    const size_t D = a->kv.D, R = a->T * c->group, g = task % a->kv.G, i = task / a->kv.G;
-    const size_t begin = (c->chunk0 + i) * c->chunk;
+    const size_t D = a->kv.D, R = a->T * c->group, first = (i * a->kv.G + g) * R;
     struct tile tile = c->tiles[thread];
 
     tile.q = c->q + g * R * D;
-    tile.m = c->m + task * R;
-    tile.l = c->l + task * R;
-    tile.acc = c->acc + task * R * D;
+    tile.m = c->m + first;
+    tile.l = c->l + first;
+    tile.acc = c->acc + first * D;
     reset_rows(tile.m, tile.l, tile.acc, R, D);
-    see_slots(c, &tile, g, 0, a->T, lsi_max_size(begin, seen_from(a, 0)),
-              lsi_min_size(begin + c->chunk, a->slot0 + a->T));
+    see_slots(c, &tile, g, 0, a->T, chunk_begin(c, i),
+              lsi_min_size((c->chunk0 + i + 1) * c->chunk, a->slot0 + a->T), after);
+}
+
+/* A task is as many kv heads of one chunk as c->task_heads: what comes next is known within it. */
+static void chunk_task(void *ctx, size_t task, int thread)
+{
+    const struct call *c = ctx;
+    const size_t per_chunk = c->a->kv.G / c->task_heads, i = task / per_chunk;
+    const size_t first = task % per_chunk * c->task_heads, end = first + c->task_heads;
+    const unsigned char *page = c->a->kv.pages[chunk_begin(c, i) / LSI_KV_PAGE];
+
+    for (size_t g = first; g < end; g++)
+        see_chunk(c, i, g, thread, g + 1 < end ? page + (g + 1) * c->head_bytes : NULL);
 }
 
 /* Merge the states of row r of kv head g into those of the first chunk. */
@@ -287,8 +306,10 @@ static void attend_few(struct lsi_exec *ex, struct call *c)
 
     for (size_t g = 0; g < G; g++)
         pack_queries(c, c->q + g * R * a->kv.D, g, 0, a->T);
-    lsi_parallel((end - begin) * G * a->kv.D <= ALONE_ELEMENTS ? NULL : ex->pool, n_chunks * G, chunk_task,
-                 c);
+    /* Who computes a state does not change it: tasks may depend on the number of threads here. */
+    c->task_heads = n_chunks >= TASKS_PER_THREAD * (size_t)ex->n_threads ? G : 1;
+    lsi_parallel((end - begin) * G * a->kv.D <= ALONE_ELEMENTS ? NULL : ex->pool,
+                 n_chunks * (G / c->task_heads), chunk_task, c);
     for (size_t g = 0; g < G; g++)
         for (size_t r = 0; r < R; r++)
             merge_row(c, n_chunks, g, r);
@@ -338,7 +359,7 @@ static void tile_task(void *ctx, size_t task, int thread)
     pack_queries(c, tile->q, g, t0, n_tokens);
     memset(tile->q + n_rows * D, 0, (padded - n_rows) * D * sizeof(float));
     reset_rows(tile->m, tile->l, tile->acc, padded, D);
-    see_slots(c, tile, g, t0, n_tokens, seen_from(a, t0), a->slot0 + t0 + n_tokens);
+    see_slots(c, tile, g, t0, n_tokens, seen_from(a, t0), a->slot0 + t0 + n_tokens, NULL);
     for (size_t r = 0; r < n_rows; r++)
         finish_row(a, t0 + r / c->group, g * c->group + r % c->group, tile->m[r], tile->l[r],
                    tile->acc + r * D);
