@@ -1,6 +1,7 @@
 /*
  * Chat templates, by recognition: the template text in a model's files is
- * compared with the known families; an unknown one is an error, not a guess.
+ * compared with the known families; an unknown one, or one with signs of something else besides, is an
+ * error, not a guess.
  */
 #ifndef LONGSPAN_CHAT_H
 #define LONGSPAN_CHAT_H
@@ -35,7 +36,8 @@ LS_API const char *const *ls_chat_template_names(void);
 /**
  * Render messages and encode them, control tokens recognised in the template's parts only. Call it with
  * the whole conversation each time; the ids of a longer conversation begin with those of the shorter one
- * when add_generation_prompt and the answer are as given.
+ * when add_generation_prompt and the answer are as given, unless the template changes earlier turns (qwen3
+ * drops their thoughts, mistral-v3 moves the system text to the last question).
  *
  * @param answer_prefix  Text that the answer begins with (may be NULL); part of the prompt.
  */
