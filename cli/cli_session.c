@@ -74,8 +74,8 @@ int session_open(struct session *s, const struct cli_options *o, size_t n_ctx)
         s->seed = (uint64_t)getpid();
     s->seed &= (1ULL << 53) - 1; /* a number that JSON readers keep exactly */
 
-    if (ls_tokenizer_open(path, NULL, &s->tok, &err) != LS_OK ||
-        ls_model_open(path, NULL, &s->model, &err) != LS_OK) {
+    if (ls_model_open(path, NULL, &s->model, &err) != LS_OK ||
+        ls_tokenizer_open(path, NULL, &s->tok, &err) != LS_OK) {
         cli_fail("%s", err.text);
     } else {
         ls_model_get_info(s->model, &s->info);

@@ -37,7 +37,7 @@ typedef struct ls_byte_range {
     size_t begin, end;
 } ls_byte_range;
 
-/** Open the tokenizer of a GGUF file or of a Hugging Face directory. alloc may be NULL. */
+/** Open the tokenizer of a model by the path that ls_model_open takes. alloc may be NULL. */
 LS_API ls_status ls_tokenizer_open(const char *path, const ls_alloc *alloc, ls_tokenizer **tok,
                                    ls_error *err);
 LS_API void ls_tokenizer_close(ls_tokenizer *tok);

@@ -14,6 +14,7 @@
 #include <longspan/model.h>
 
 #include "formats/gguf.h"
+#include "formats/model_path.h"
 #include "formats/safetensors.h"
 #include "model/config.h"
 #include "model/families.h"
@@ -44,8 +45,6 @@ struct lsi_tensor {
     const unsigned char *data;
     size_t bytes;
 };
-
-#define LSI_MODEL_PATH 4096
 
 /* Where the tensors come from. */
 struct lsi_source {

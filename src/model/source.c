@@ -1,6 +1,4 @@
 /* Where a model's tensors come from: the files behind a path, and names to roles. */
-#include <dirent.h>
-#include <errno.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -18,12 +16,6 @@ static const struct {
     { "language_model.model.", "language_model." },
     { "", "" },
 };
-
-static bool ends_with(const char *s, const char *end)
-{
-    const size_t n = strlen(s), m = strlen(end);
-    return n >= m && strcmp(s + n - m, end) == 0;
-}
 
 /* ---- tensors ------------------------------------------------------------------------- */
 
@@ -185,9 +177,12 @@ static ls_status find_prefix(struct lsi_source *s, const struct lsi_family *f, c
                     f->names[LSI_ROLE_TOKEN_EMBD].hf);
 }
 
-static ls_status open_hf(struct lsi_source *s, struct lsi_config *c, const char *dir, const char *config,
-                         const ls_alloc *alloc, ls_error *err)
+static ls_status open_hf(struct lsi_source *s, struct lsi_config *c, const char *dir, const ls_alloc *alloc,
+                         ls_error *err)
 {
+    char config[LSI_MODEL_PATH];
+    if (!lsi_path_join(config, sizeof config, dir, "config.json"))
+        return lsi_fail(err, LS_E_INVAL, "%s: the path is too long", dir);
     snprintf(s->dir, sizeof s->dir, "%s", dir);
     LSI_TRY(read_config(c, config, alloc, err));
     LSI_TRY(read_generation(c, dir, alloc, err));
@@ -195,73 +190,18 @@ static ls_status open_hf(struct lsi_source *s, struct lsi_config *c, const char 
     return find_prefix(s, c->family, dir, err);
 }
 
-/* The only .gguf file of a directory. */
-static ls_status find_gguf(const char *dir, char *out, size_t cap, ls_error *err)
-{
-    DIR *d = opendir(dir);
-    if (!d)
-        return lsi_fail(err, LS_E_IO, "cannot read the directory %s: %s", dir, strerror(errno));
-    size_t n = 0;
-    bool fits = true;
-    for (const struct dirent *e; (e = readdir(d)) != NULL;)
-        if (ends_with(e->d_name, ".gguf") && n++ == 0)
-            fits = lsi_path_join(out, cap, dir, e->d_name);
-    closedir(d);
-    if (n == 0)
-        return lsi_fail(err, LS_E_IO,
-                        "%s: a model directory has config.json or a .gguf file; neither is there", dir);
-    if (n > 1)
-        return lsi_fail(err, LS_E_INVAL, "%s: %zu .gguf files are there; name the one to open", dir, n);
-    return fits ? LS_OK : lsi_fail(err, LS_E_INVAL, "%s: the path is too long", dir);
-}
-
-static ls_status open_dir(struct lsi_source *s, struct lsi_config *c, const char *dir, const ls_alloc *alloc,
-                          ls_error *err)
-{
-    char path[LSI_MODEL_PATH];
-    if (!lsi_path_join(path, sizeof path, dir, "config.json"))
-        return lsi_fail(err, LS_E_INVAL, "%s: the path is too long", dir);
-    if (lsi_path_exists(path))
-        return open_hf(s, c, dir, path, alloc, err);
-    LSI_TRY(find_gguf(dir, path, sizeof path, err));
-    return open_gguf(s, c, path, alloc, err);
-}
-
-/* model.safetensors alone says nothing about the model: its directory does. */
-static ls_status open_parent(struct lsi_source *s, struct lsi_config *c, const char *path,
-                             const ls_alloc *alloc, ls_error *err)
-{
-    char dir[LSI_MODEL_PATH] = ".", config[LSI_MODEL_PATH];
-    const char *slash = strrchr(path, '/');
-    if (slash)
-        snprintf(dir, sizeof dir, "%.*s", slash == path ? 1 : (int)(slash - path), path);
-    if (!lsi_path_join(config, sizeof config, dir, "config.json") || !lsi_path_exists(config))
-        return lsi_fail(err, LS_E_FORMAT, "%s: there is no config.json beside it to say what the model is",
-                        path);
-    return open_hf(s, c, dir, config, alloc, err);
-}
-
 ls_status lsi_source_open(struct lsi_source *s, struct lsi_config *c, const char *path, const ls_alloc *alloc,
                           ls_error *err)
 {
+    char found[LSI_MODEL_PATH];
     ls_status st;
     memset(s, 0, sizeof *s);
     memset(c, 0, sizeof *c);
-    if (strlen(path) >= LSI_MODEL_PATH)
-        return lsi_fail(err, LS_E_INVAL, "the path of the model has %zu bytes; at most %d are allowed",
-                        strlen(path), LSI_MODEL_PATH - 1);
-    if (!lsi_path_exists(path))
-        return lsi_fail(
-            err, LS_E_IO,
-            "%s: no such file or directory (a model is a .gguf file, or a directory with config.json "
-            "and model.safetensors)",
-            path);
-    if (lsi_path_is_dir(path))
-        st = open_dir(s, c, path, alloc, err);
-    else if (ends_with(path, ".safetensors"))
-        st = open_parent(s, c, path, alloc, err);
+    LSI_TRY(lsi_model_path(path, found, err));
+    if (lsi_path_is_dir(found))
+        st = open_hf(s, c, found, alloc, err);
     else
-        st = open_gguf(s, c, path, alloc, err);
+        st = open_gguf(s, c, found, alloc, err);
     if (st != LS_OK) {
         lsi_source_close(s);
         lsi_config_fini(c);

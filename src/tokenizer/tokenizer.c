@@ -2,6 +2,7 @@
 #include "tokenizer/tokenizer.h"
 
 #include "formats/gguf.h"
+#include "formats/model_path.h"
 
 #include <string.h>
 
@@ -41,17 +42,28 @@ void ls_tokenizer_close(ls_tokenizer *t)
     lsi_free(a, t, sizeof *t);
 }
 
+static bool has_file(const char *dir, const char *name)
+{
+    char path[LSI_MODEL_PATH];
+    return lsi_path_join(path, sizeof path, dir, name) && lsi_path_exists(path);
+}
+
 ls_status ls_tokenizer_open(const char *path, const ls_alloc *alloc, ls_tokenizer **tok, ls_error *err)
 {
+    char found[LSI_MODEL_PATH];
     *tok = NULL;
-    if (lsi_path_is_dir(path))
+    /* A directory may hold a tokenizer and no model. */
+    if (has_file(path, "tokenizer.json") || has_file(path, "tokenizer.model"))
         return lsi_tokenizer_from_dir(path, alloc, tok, err);
+    LSI_TRY(lsi_model_path(path, found, err));
+    if (lsi_path_is_dir(found))
+        return lsi_tokenizer_from_dir(found, alloc, tok, err);
     struct lsi_gguf g;
-    LSI_TRY(lsi_gguf_open(&g, path, alloc, err));
+    LSI_TRY(lsi_gguf_open(&g, found, alloc, err));
     const ls_status st = lsi_tokenizer_from_gguf(&g, alloc, tok, err);
     lsi_gguf_close(&g);
     if (st != LS_OK)
-        lsi_error_prefix(err, "%s", path);
+        lsi_error_prefix(err, "%s", found);
     return st;
 }
 

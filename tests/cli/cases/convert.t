@@ -23,3 +23,11 @@ $ longspan info -m q8.gguf --json | field format architecture.weights
 $ longspan convert "$MODEL" out --format hf --dtype q4_0 -q; ls out 2>/dev/null | wc -l
 0
 2> longspan: a Hugging Face directory holds f32, f16 or bf16, not q4_0; write a .gguf file for that
+# A directory with one .gguf file is a model, and so is the name of a file of weights.
+$ mkdir one && cp a.gguf one; for m in a.gguf one one/ back/model.safetensors; do longspan generate -m $m -p "Hello there" -n 8 --temp 0 --compute fp32 --kv full:fp32 --json -q | field ids; done | uniq | wc -l
+1
+$ longspan tokenize -m one -p He --json
+[42,71]
+$ cp a.gguf one/b.gguf; longspan tokenize -m one -p He --json
+2> longspan: one: 2 .gguf files are there; name the one to open
+[1]

@@ -9,7 +9,7 @@ $ longspan generate -m "$MODEL" --doc nowhere.txt -p x
 2> longspan: cannot read 'nowhere.txt': No such file or directory
 [1]
 $ longspan generate -m nowhere.gguf -p x
-2> longspan: cannot open nowhere.gguf: No such file or directory
+2> longspan: nowhere.gguf: no such file or directory (a model is a .gguf file, or a directory with config.json and model.safetensors)
 [1]
 $ : > empty.gguf; longspan generate -m empty.gguf -p x
 2> longspan: empty.gguf is not a GGUF file: it does not begin with "GGUF"
@@ -21,7 +21,7 @@ $ mkdir empty; longspan info -m empty
 2> longspan: empty: a model directory has config.json or a .gguf file; neither is there
 [1]
 $ longspan tokenize -m nowhere.gguf -p x
-2> longspan: cannot open nowhere.gguf: No such file or directory
+2> longspan: nowhere.gguf: no such file or directory (a model is a .gguf file, or a directory with config.json and model.safetensors)
 [1]
 $ longspan perplexity -m "$MODEL" -f nowhere.txt
 2> longspan: cannot read 'nowhere.txt': No such file or directory
