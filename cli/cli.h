@@ -76,6 +76,8 @@ const char *format_bytes(char *out, double bytes);
 /** "43 s", "2 min 05 s", "1 h 02 min"; out holds 32 bytes. */
 const char *format_seconds(char *out, double seconds);
 double now_seconds(void);
+/** Width of the terminal behind stderr or, without one there, stdout; 0 when there is none. */
+size_t terminal_columns(void);
 
 /* ---- JSON (cli_json.c) ------------------------------------------------------ */
 

@@ -151,28 +151,47 @@ int json_print(struct json_out *j)
     return finish_output(EXIT_OK);
 }
 
+/* One id at s[*i]; moves *i behind it. */
+static bool parse_id(const char *s, size_t n, size_t n_vocab, size_t *i, unsigned long long *id)
+{
+    size_t end = *i;
+
+    *id = 0;
+    while (end < n && isdigit((unsigned char)s[end]) && end - *i < 12)
+        *id = *id * 10 + (unsigned)(s[end++] - '0');
+    if (end == *i || (end < n && !isspace((unsigned char)s[end]) && s[end] != ',' && s[end] != ']')) {
+        const size_t len = strcspn(s + *i, " ,\n]");
+        cli_fail("the ids to decode have '%.*s' at byte %zu where a number should stand",
+                 (int)(len ? len < 20 ? len : 20 : 1), s + *i, *i);
+        return false;
+    }
+    if (*id >= n_vocab) {
+        cli_fail("id %llu is not in the vocabulary, which has %zu tokens", *id, n_vocab);
+        return false;
+    }
+    *i = end;
+    return true;
+}
+
 bool parse_ids(const char *s, size_t n, size_t n_vocab, int32_t **out, size_t *n_out)
 {
     int32_t *ids = NULL;
-    size_t n_ids = 0, cap = 0, i = 0;
+    size_t n_ids = 0, cap = 0, i = strspn(s, " \t\r\n");
+    const bool array = i < n && s[i] == '[';
 
-    while (i < n) {
-        if (isspace((unsigned char)s[i]) || s[i] == ',' || s[i] == '[' || s[i] == ']') {
+    while (n && isspace((unsigned char)s[n - 1]))
+        n--;
+    if (array && s[n - 1] != ']') {
+        cli_fail("the array of ids to decode has no ']' at its end; it may be truncated");
+        return false;
+    }
+    for (i += array, n -= array; i < n;) {
+        unsigned long long id;
+        if (isspace((unsigned char)s[i]) || s[i] == ',') {
             i++;
             continue;
         }
-        size_t end = i;
-        unsigned long long id = 0;
-        while (end < n && isdigit((unsigned char)s[end]) && end - i < 12)
-            id = id * 10 + (unsigned)(s[end++] - '0');
-        if (end == i || (end < n && !isspace((unsigned char)s[end]) && s[end] != ',' && s[end] != ']')) {
-            cli_fail("the ids to decode have '%.*s' at byte %zu where a number should stand",
-                     (int)strcspn(s + i, " ,\n]") > 20 ? 20 : (int)strcspn(s + i, " ,\n]"), s + i, i);
-            free(ids);
-            return false;
-        }
-        if (id >= n_vocab) {
-            cli_fail("id %llu is not in the vocabulary, which has %zu tokens", id, n_vocab);
+        if (!parse_id(s, n, n_vocab, &i, &id)) {
             free(ids);
             return false;
         }
@@ -181,7 +200,6 @@ bool parse_ids(const char *s, size_t n, size_t n_vocab, int32_t **out, size_t *n
             ids = cli_realloc(ids, cap, sizeof *ids);
         }
         ids[n_ids++] = (int32_t)id;
-        i = end;
     }
     *out = ids;
     *n_out = n_ids;

@@ -31,19 +31,19 @@ struct option_row {
 };
 
 static const struct option_row rows[] = {
-#define OPTION(type, field, names, letter, argument, lowest, highest, choices, normal, commands, group,      \
-               help)                                                                                         \
-    { type,                                                                                                  \
-      offsetof(struct cli_options, field),                                                                   \
-      names,                                                                                                 \
-      letter,                                                                                                \
-      argument,                                                                                              \
-      (double)(lowest),                                                                                      \
-      (double)(highest),                                                                                     \
-      choices,                                                                                               \
-      normal,                                                                                                \
-      commands,                                                                                              \
-      group,                                                                                                 \
+#define OPTION(type, field, names, letter, argument, lowest, highest, choices, normal, commands, group, \
+               help)                                                                                    \
+    { type,                                                                                             \
+      offsetof(struct cli_options, field),                                                              \
+      names,                                                                                            \
+      letter,                                                                                           \
+      argument,                                                                                         \
+      (double)(lowest),                                                                                 \
+      (double)(highest),                                                                                \
+      choices,                                                                                          \
+      normal,                                                                                           \
+      commands,                                                                                         \
+      group,                                                                                            \
       help },
 #include "options.def"
 #undef OPTION
@@ -374,16 +374,30 @@ void options_free(struct cli_options *o)
 /* ---- help ----------------------------------------------------------------------- */
 
 enum {
-    HELP_WIDTH = 100,
-    HELP_COLUMN = 28
+    HELP_WIDTH = 100,        /* at most, and where there is no terminal */
+    HELP_NARROW = 70,        /* below it descriptions stand under their options */
+    HELP_COLUMN = 28,        /* where descriptions begin */
+    HELP_NARROW_COLUMN = 10, /* on a narrow terminal */
+    HELP_LEAST = 40
 };
 
-/* Print words from column `from`, broken at HELP_WIDTH; the cursor stands at column `at`. */
+static size_t help_width(void)
+{
+    const size_t columns = terminal_columns();
+
+    if (columns == 0 || columns > HELP_WIDTH)
+        return HELP_WIDTH;
+    return columns < HELP_LEAST ? HELP_LEAST : columns;
+}
+
+/* Print words from column `from`, broken at the width; the cursor stands at column `at`. */
 static void print_wrapped(const char *s, size_t at, size_t from)
 {
+    const size_t width = help_width();
+
     while (*s) {
         const size_t word = strcspn(s, " ");
-        if (at > from && at + 1 + word > HELP_WIDTH) {
+        if (at > from && at + 1 + word > width) {
             printf("\n%*s", (int)from, "");
             at = from;
         } else if (at > from) {
@@ -400,6 +414,7 @@ static void print_wrapped(const char *s, size_t at, size_t from)
 
 static void print_row(const struct option_row *r)
 {
+    const size_t column = help_width() < HELP_NARROW ? HELP_NARROW_COLUMN : HELP_COLUMN;
     struct text left = { 0 }, right = { 0 };
 
     if (r->letter)
@@ -410,14 +425,14 @@ static void print_row(const struct option_row *r)
     if (r->argument)
         text_printf(&left, " %s", r->argument);
     fputs(left.data, stdout);
-    if (left.len + 2 > HELP_COLUMN)
-        printf("\n%*s", HELP_COLUMN, "");
+    if (left.len + 2 > column)
+        printf("\n%*s", (int)column, "");
     else
-        printf("%*s", (int)(HELP_COLUMN - left.len), "");
+        printf("%*s", (int)(column - left.len), "");
     text_puts(&right, r->help);
     if (r->normal)
         text_printf(&right, " (default: %s)", r->normal);
-    print_wrapped(right.data, HELP_COLUMN, HELP_COLUMN);
+    print_wrapped(right.data, column, column);
     text_free(&left);
     text_free(&right);
 }
@@ -456,6 +471,8 @@ void options_help(const struct command *cmd)
         printf("  %.*s\n", (int)len, p);
         p += len + (p[len] == '\n');
     }
-    printf("\nExit status: 0 done, 1 something failed, 2 the command line is wrong, 130 interrupted by "
-           "Ctrl-C.\n");
+    putchar('\n');
+    print_wrapped(
+        "Exit status: 0 done, 1 something failed, 2 the command line is wrong, 130 interrupted by Ctrl-C.", 0,
+        0);
 }

@@ -5,8 +5,29 @@
 #include "cli.h"
 
 enum {
-    BAR_CELLS = 24
+    BAR_CELLS = 24,
+    BAR_LEAST = 4 /* fewer cells tell nothing */
 };
+
+/* One line that fits the terminal: a longer one would stay there each time it is redrawn. */
+static void draw(const char *what, const char *text, double share)
+{
+    const size_t columns = terminal_columns(), width = columns ? columns - 1 : 80;
+    const size_t used = strlen(what) + strlen(text) + 4; /* two spaces, two brackets */
+    const size_t room = used < width ? width - used : 0, cells = room < BAR_CELLS ? room : BAR_CELLS;
+    const size_t full = (size_t)((double)cells * (share < 1 ? share : 1));
+    char bar[BAR_CELLS + 1], line[256];
+
+    memset(bar, '.', cells);
+    memset(bar, '#', full);
+    bar[cells] = '\0';
+    if (cells >= BAR_LEAST)
+        snprintf(line, sizeof line, "%s [%s] %s", what, bar, text);
+    else
+        snprintf(line, sizeof line, "%s %s", what, text);
+    fprintf(stderr, "\r%.*s\033[K", (int)width, line);
+    fflush(stderr);
+}
 
 void progress_start(struct progress *p, const char *what, const char *unit, bool quiet)
 {
@@ -25,7 +46,7 @@ void progress_update(void *user, size_t done, size_t total)
     struct progress *p = user;
     const double now = now_seconds(), spent = now - p->started;
     const bool terminal = isatty(STDERR_FILENO);
-    char left[32], bar[BAR_CELLS + 1];
+    char left[32], text[128];
 
     if (p->total) {
         done += p->offset;
@@ -42,13 +63,8 @@ void progress_update(void *user, size_t done, size_t total)
                 p->unit, left);
         return;
     }
-    const size_t full = (size_t)((double)BAR_CELLS * (double)done / (double)total);
-    memset(bar, '.', BAR_CELLS);
-    memset(bar, '#', full < BAR_CELLS ? full : BAR_CELLS);
-    bar[BAR_CELLS] = '\0';
-    fprintf(stderr, "\r%s [%s] %zu/%zu %s, %.0f/s, %s left \033[K", p->what, bar, done, total, p->unit, rate,
-            left);
-    fflush(stderr);
+    snprintf(text, sizeof text, "%zu/%zu %s, %.0f/s, %s left", done, total, p->unit, rate, left);
+    draw(p->what, text, (double)done / (double)total);
     p->drawn = true;
 }
 

@@ -14,9 +14,10 @@ static void tell_statistics(const struct answer *a)
     if (a->kept_tokens)
         snprintf(kept, sizeof kept, " (%zu more were in the cache)", a->kept_tokens);
     fprintf(stderr,
-            "longspan: prompt %zu tokens%s, %s, %.1f tokens/s; answer %zu tokens, %s, %.1f tokens/s; peak "
+            "longspan: prompt %zu token%s%s, %s, %.1f tokens/s; answer %zu token%s, %s, %.1f tokens/s; peak "
             "memory %s\n",
-            fresh, kept, format_seconds(prompt, a->prompt_seconds), rate(fresh, a->prompt_seconds), a->n_ids,
+            fresh, fresh == 1 ? "" : "s", kept, format_seconds(prompt, a->prompt_seconds),
+            rate(fresh, a->prompt_seconds), a->n_ids, a->n_ids == 1 ? "" : "s",
             format_seconds(answer, a->generate_seconds), rate(a->n_ids, a->generate_seconds),
             format_bytes(peak, (double)ls_peak_bytes()));
 }

@@ -3,7 +3,9 @@
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "cli.h"
 
@@ -172,6 +174,17 @@ double now_seconds(void)
 
     clock_gettime(CLOCK_MONOTONIC, &t);
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+size_t terminal_columns(void)
+{
+    static const int files[] = { STDERR_FILENO, STDOUT_FILENO };
+    struct winsize w;
+
+    for (size_t i = 0; i < CLI_LEN(files); i++)
+        if (ioctl(files[i], TIOCGWINSZ, &w) == 0 && w.ws_col > 0)
+            return w.ws_col;
+    return 0;
 }
 
 int finish_output(int status)

@@ -47,7 +47,7 @@ static int run_encode(const struct cli_options *o, const ls_tokenizer *tok, cons
         status = json_print(&j);
     } else if (status == EXIT_OK) {
         status = print_tokens(tok, ids, n);
-        cli_note(o->quiet, "%zu tokens", n);
+        cli_note(o->quiet, "%zu token%s", n, n == 1 ? "" : "s");
     }
     ls_tokenizer_ids_free(tok, ids, n);
     return status;

@@ -5,13 +5,13 @@
 #include "cli_options.h"
 
 static const struct command commands[] = {
-#define COMMAND(name_, bit_, summary_, usage_, description_, examples_)                                      \
-    { .name = #name_,                                                                                        \
-      .bit = bit_,                                                                                           \
-      .run = cmd_##name_,                                                                                    \
-      .summary = summary_,                                                                                   \
-      .usage = usage_,                                                                                       \
-      .description = description_,                                                                           \
+#define COMMAND(name_, bit_, summary_, usage_, description_, examples_) \
+    { .name = #name_,                                                   \
+      .bit = bit_,                                                      \
+      .run = cmd_##name_,                                               \
+      .summary = summary_,                                              \
+      .usage = usage_,                                                  \
+      .description = description_,                                      \
       .examples = examples_ },
 #include "commands.def"
 #undef COMMAND

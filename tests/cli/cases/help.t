@@ -53,8 +53,8 @@ Windows:
 Speed and memory:
   -t, --threads N           threads to compute with (default: all processors); the answer does not
                             depend on it
-      --kv NAME             how keys and values of past tokens are kept: full:bf16, full:q8 (half
-                            the memory), full:fp32 (default: full:bf16)
+      --kv NAME             how keys and values of past tokens are kept: full:bf16, full:q8 (about
+                            half the memory), full:fp32 (default: full:bf16)
       --compute NAME        auto: fast, as fits the weights; bf16: products in bf16; fp32: reference
                             accuracy (default: auto)
       --block N             prompt tokens worked on together (default: 512)
@@ -73,6 +73,11 @@ Examples:
 
 Exit status: 0 done, 1 something failed, 2 the command line is wrong, 130 interrupted by Ctrl-C.
 $ for c in generate chat perplexity tokenize info convert bench; do longspan $c --help | awk -v c=$c 'length > 110 { print c ": " $0 }'; done
+# It fits a narrow terminal.
+$ python3 -c "import fcntl, os, pty, struct, termios; m, s = pty.openpty(); fcntl.ioctl(s, termios.TIOCSWINSZ, struct.pack('4H', 24, 60, 0, 0)); os.dup2(s, 2); os.set_inheritable(m, True); os.execlp('longspan', 'longspan', 'info', '--help')" > a; grep -A 2 -e "--kv NAME" a; sed '/^Examples/,/^$/d' a | awk 'length > 60'
+      --kv NAME
+          how keys and values of past tokens are kept:
+          full:bf16, full:q8 (about half the memory),
 $ longspan version
 longspan * (glob)
 $ longspan generate --help >/dev/full

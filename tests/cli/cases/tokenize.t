@@ -52,4 +52,14 @@ $ echo '[99999999]' | longspan tokenize -m "$MODEL" --decode
 $ echo '[99999999999999999999999]' | longspan tokenize -m "$MODEL" --decode
 2> longspan: the ids to decode have '99999999999999999999' at byte 1 where a number should stand
 [1]
+$ echo '[1, 2' | longspan tokenize -m "$MODEL" --decode
+2> longspan: the array of ids to decode has no ']' at its end; it may be truncated
+[1]
+$ echo '[1]]' | longspan tokenize -m "$MODEL" --decode
+2> longspan: the ids to decode have ']' at byte 2 where a number should stand
+[1]
 $ echo '[]' | longspan tokenize -m "$MODEL" --decode
+$ printf ' [ 42,\n 71 ]\n' | longspan tokenize -m "$MODEL" --decode; echo
+He
+$ echo 42 71 | longspan tokenize -m "$MODEL" --decode; echo
+He
