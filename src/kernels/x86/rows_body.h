@@ -137,9 +137,15 @@ void NAME(rope)(float *x, const float *cosine, const float *sine, size_t n, bool
 {
     size_t i = 0;
 
+    /* Brought to halves first, so that both pairings round alike: the same weights give the same bits
+     * whichever way their file pairs them. */
     if (interleaved) {
-        lsk_rope_ref(x, cosine, sine, n, interleaved);
-        return;
+        float odd[LSK_ROPE_MAX];
+        for (size_t j = 0; j < n; j++)
+            odd[j] = x[2 * j + 1];
+        for (size_t j = 0; j < n; j++)
+            x[j] = x[2 * j];
+        memcpy(x + n, odd, n * sizeof *odd);
     }
     for (; i < n; i += VEC_LANES) {
         const size_t left = n - i;
