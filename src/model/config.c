@@ -83,6 +83,10 @@ static ls_status check_rope(const struct lsi_rope_config *r, const char *name, l
     if (r->scaling == LSI_ROPE_LINEAR)
         return LS_OK;
     LSI_TRY(check_positive(name, "original_max_position_embeddings", r->original_ctx, err));
+    if (r->original_ctx > INT32_MAX)
+        return lsi_fail(err, LS_E_LIMIT,
+                        "%s: original_max_position_embeddings is %g; at most %d is supported", name,
+                        r->original_ctx, INT32_MAX);
     if (r->scaling == LSI_ROPE_YARN) {
         LSI_TRY(check_positive(name, "attention_factor of the rope scaling", r->attention_factor, err));
         LSI_TRY(check_positive(name, "beta_fast of the rope scaling", r->beta_fast, err));
@@ -162,9 +166,10 @@ double lsi_rope_frequencies(const struct lsi_rope_config *r, const double *divis
     if (r->scaling == LSI_ROPE_LINEAR)
         for (size_t i = 0; i < D / 2; i++)
             inv_freq[i] /= r->factor;
+    /* GGUF files hold the divisors in fp32: rounding them here too gives the same bits from either format. */
     if (r->scaling == LSI_ROPE_LLAMA3 && !divisors)
         for (size_t i = 0; i < D / 2; i++)
-            inv_freq[i] = llama3_frequency(r, inv_freq[i]);
+            inv_freq[i] /= (float)(inv_freq[i] / llama3_frequency(r, inv_freq[i]));
     if (r->scaling != LSI_ROPE_YARN)
         return 1;
     yarn_frequencies(r, D, inv_freq);
