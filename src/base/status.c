@@ -6,8 +6,8 @@
 const char *ls_status_text(ls_status status)
 {
     switch (status) {
-#define STATUS_CASE(name, value, text)                                                                       \
-    case LS_##name:                                                                                          \
+#define STATUS_CASE(name, value, text) \
+    case LS_##name:                    \
         return text;
         LS_STATUS_LIST(STATUS_CASE)
 #undef STATUS_CASE

@@ -39,10 +39,10 @@ static void fail_memory(struct lsi_st_writer *w)
 
 static const char *dtype_name(enum lsi_dtype t, unsigned *bits)
 {
-#define ST_DTYPE_CASE(name, width, type)                                                                     \
-    if (type != LSI_OTHER && type == t) {                                                                    \
-        *bits = width;                                                                                       \
-        return #name;                                                                                        \
+#define ST_DTYPE_CASE(name, width, type)  \
+    if (type != LSI_OTHER && type == t) { \
+        *bits = width;                    \
+        return #name;                     \
     }
     ST_DTYPE_LIST(ST_DTYPE_CASE)
 #undef ST_DTYPE_CASE
@@ -201,7 +201,8 @@ static void write_header(struct lsi_st_writer *w)
         if (b.len < ST_MAX_HEADER / 2)
             fail_memory(w);
         else
-            lsi_fail(&w->failure, LS_E_LIMIT, "%s: its header needs more than %d bytes", w->out.path, ST_MAX_HEADER);
+            lsi_fail(&w->failure, LS_E_LIMIT, "%s: its header needs more than %d bytes", w->out.path,
+                     ST_MAX_HEADER);
     } else {
         const uint64_t n = b.len;
         lsi_out_write(&w->out, &n, sizeof n);

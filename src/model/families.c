@@ -3,27 +3,27 @@
 #include <string.h>
 
 /* The names Llama and its likes share. In a layer both formats put the layer's number in front. */
-#define LLAMA_NAMES                                                                                          \
-    [LSI_ROLE_TOKEN_EMBD] = { "embed_tokens.weight", "token_embd.weight" },                                  \
-    [LSI_ROLE_OUTPUT_NORM] = { "norm.weight", "output_norm.weight" },                                        \
-    [LSI_ROLE_OUTPUT] = { "lm_head.weight", "output.weight" },                                               \
-    [LSI_ROLE_ROPE_FREQS] = { NULL, "rope_freqs.weight" },                                                   \
-    [LSI_ROLE_ATTN_NORM] = { "input_layernorm.weight", "attn_norm.weight" },                                 \
-    [LSI_ROLE_Q] = { "self_attn.q_proj.weight", "attn_q.weight" },                                           \
-    [LSI_ROLE_K] = { "self_attn.k_proj.weight", "attn_k.weight" },                                           \
-    [LSI_ROLE_V] = { "self_attn.v_proj.weight", "attn_v.weight" },                                           \
-    [LSI_ROLE_O] = { "self_attn.o_proj.weight", "attn_output.weight" },                                      \
-    [LSI_ROLE_Q_BIAS] = { "self_attn.q_proj.bias", "attn_q.bias" },                                          \
-    [LSI_ROLE_K_BIAS] = { "self_attn.k_proj.bias", "attn_k.bias" },                                          \
-    [LSI_ROLE_V_BIAS] = { "self_attn.v_proj.bias", "attn_v.bias" },                                          \
-    [LSI_ROLE_O_BIAS] = { "self_attn.o_proj.bias", "attn_output.bias" },                                     \
-    [LSI_ROLE_Q_NORM] = { "self_attn.q_norm.weight", "attn_q_norm.weight" },                                 \
-    [LSI_ROLE_K_NORM] = { "self_attn.k_norm.weight", "attn_k_norm.weight" },                                 \
-    [LSI_ROLE_GATE] = { "mlp.gate_proj.weight", "ffn_gate.weight" },                                         \
-    [LSI_ROLE_UP] = { "mlp.up_proj.weight", "ffn_up.weight" },                                               \
-    [LSI_ROLE_DOWN] = { "mlp.down_proj.weight", "ffn_down.weight" },                                         \
-    [LSI_ROLE_GATE_BIAS] = { "mlp.gate_proj.bias", "ffn_gate.bias" },                                        \
-    [LSI_ROLE_UP_BIAS] = { "mlp.up_proj.bias", "ffn_up.bias" },                                              \
+#define LLAMA_NAMES                                                          \
+    [LSI_ROLE_TOKEN_EMBD] = { "embed_tokens.weight", "token_embd.weight" },  \
+    [LSI_ROLE_OUTPUT_NORM] = { "norm.weight", "output_norm.weight" },        \
+    [LSI_ROLE_OUTPUT] = { "lm_head.weight", "output.weight" },               \
+    [LSI_ROLE_ROPE_FREQS] = { NULL, "rope_freqs.weight" },                   \
+    [LSI_ROLE_ATTN_NORM] = { "input_layernorm.weight", "attn_norm.weight" }, \
+    [LSI_ROLE_Q] = { "self_attn.q_proj.weight", "attn_q.weight" },           \
+    [LSI_ROLE_K] = { "self_attn.k_proj.weight", "attn_k.weight" },           \
+    [LSI_ROLE_V] = { "self_attn.v_proj.weight", "attn_v.weight" },           \
+    [LSI_ROLE_O] = { "self_attn.o_proj.weight", "attn_output.weight" },      \
+    [LSI_ROLE_Q_BIAS] = { "self_attn.q_proj.bias", "attn_q.bias" },          \
+    [LSI_ROLE_K_BIAS] = { "self_attn.k_proj.bias", "attn_k.bias" },          \
+    [LSI_ROLE_V_BIAS] = { "self_attn.v_proj.bias", "attn_v.bias" },          \
+    [LSI_ROLE_O_BIAS] = { "self_attn.o_proj.bias", "attn_output.bias" },     \
+    [LSI_ROLE_Q_NORM] = { "self_attn.q_norm.weight", "attn_q_norm.weight" }, \
+    [LSI_ROLE_K_NORM] = { "self_attn.k_norm.weight", "attn_k_norm.weight" }, \
+    [LSI_ROLE_GATE] = { "mlp.gate_proj.weight", "ffn_gate.weight" },         \
+    [LSI_ROLE_UP] = { "mlp.up_proj.weight", "ffn_up.weight" },               \
+    [LSI_ROLE_DOWN] = { "mlp.down_proj.weight", "ffn_down.weight" },         \
+    [LSI_ROLE_GATE_BIAS] = { "mlp.gate_proj.bias", "ffn_gate.bias" },        \
+    [LSI_ROLE_UP_BIAS] = { "mlp.up_proj.bias", "ffn_up.bias" },              \
     [LSI_ROLE_DOWN_BIAS] = { "mlp.down_proj.bias", "ffn_down.bias" }
 
 static const struct lsi_role_name llama_names[LSI_N_ROLES] = {

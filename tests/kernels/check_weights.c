@@ -393,17 +393,17 @@ static void check_matvec_q8(struct kt *k)
     }
 }
 
-#define CHECK_OP(op, check)                                                                                  \
-    void check_##op(struct kt *k)                                                                            \
-    {                                                                                                        \
-        check(k);                                                                                            \
+#define CHECK_OP(op, check)       \
+    void check_##op(struct kt *k) \
+    {                             \
+        check(k);                 \
     }
-#define CHECK_FLOAT(type)                                                                                    \
-    CHECK_OP(dequant_##type, check_dequant)                                                                  \
-    CHECK_OP(dequant_bf16_##type, check_dequant_to_bf16)                                                     \
+#define CHECK_FLOAT(type)                                \
+    CHECK_OP(dequant_##type, check_dequant)              \
+    CHECK_OP(dequant_bf16_##type, check_dequant_to_bf16) \
     CHECK_OP(matvec_f32_##type, check_matvec_f32)
-#define CHECK_QUANTISED(type)                                                                                \
-    CHECK_FLOAT(type)                                                                                        \
+#define CHECK_QUANTISED(type) \
+    CHECK_FLOAT(type)         \
     CHECK_OP(matvec_q8_##type, check_matvec_q8)
 
 CHECK_FLOAT(f32)

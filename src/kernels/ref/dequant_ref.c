@@ -26,14 +26,14 @@ static void dequant_bf16(lsi_bf16 *y, const void *row, size_t n, lsk_unpack_fn *
     }
 }
 
-#define DEQUANT(type, block, bytes)                                                                          \
-    void lsk_dequant_##type##_ref(float *y, const void *row, size_t n)                                       \
-    {                                                                                                        \
-        dequant(y, row, n, lsk_unpack_##type, block, bytes);                                                 \
-    }                                                                                                        \
-    void lsk_dequant_bf16_##type##_ref(lsi_bf16 *y, const void *row, size_t n)                               \
-    {                                                                                                        \
-        dequant_bf16(y, row, n, lsk_unpack_##type, block, bytes);                                            \
+#define DEQUANT(type, block, bytes)                                            \
+    void lsk_dequant_##type##_ref(float *y, const void *row, size_t n)         \
+    {                                                                          \
+        dequant(y, row, n, lsk_unpack_##type, block, bytes);                   \
+    }                                                                          \
+    void lsk_dequant_bf16_##type##_ref(lsi_bf16 *y, const void *row, size_t n) \
+    {                                                                          \
+        dequant_bf16(y, row, n, lsk_unpack_##type, block, bytes);              \
     }
 
 DEQUANT(q8_0, 32, 34)

@@ -54,27 +54,27 @@ static void matvec_q8(float *y, size_t ldy, const void *w, size_t row_bytes, siz
     }
 }
 
-#define MATVEC_F32(type, block, bytes)                                                                       \
-    void lsk_matvec_f32_##type##_ref(float *y, size_t ldy, const void *w, size_t row_bytes, size_t n_out,    \
-                                     const float *x, size_t ldx, size_t n_rows, size_t n_in)                 \
-    {                                                                                                        \
-        matvec_f32(y, ldy, w, row_bytes, n_out, x, ldx, n_rows, n_in, lsk_dequant_##type##_ref, block,       \
-                   bytes);                                                                                   \
+#define MATVEC_F32(type, block, bytes)                                                                    \
+    void lsk_matvec_f32_##type##_ref(float *y, size_t ldy, const void *w, size_t row_bytes, size_t n_out, \
+                                     const float *x, size_t ldx, size_t n_rows, size_t n_in)              \
+    {                                                                                                     \
+        matvec_f32(y, ldy, w, row_bytes, n_out, x, ldx, n_rows, n_in, lsk_dequant_##type##_ref, block,    \
+                   bytes);                                                                                \
     }
 
-#define MATVEC_Q8(type, block, bytes)                                                                        \
-    void lsk_matvec_q8_##type##_ref(float *y, size_t ldy, const void *w, size_t row_bytes, size_t n_out,     \
-                                    const struct lsk_q8 *x, size_t n_rows, size_t n_in)                      \
-    {                                                                                                        \
-        matvec_q8(y, ldy, w, row_bytes, n_out, x, n_rows, n_in, lsk_unpack_##type, block, bytes);            \
+#define MATVEC_Q8(type, block, bytes)                                                                    \
+    void lsk_matvec_q8_##type##_ref(float *y, size_t ldy, const void *w, size_t row_bytes, size_t n_out, \
+                                    const struct lsk_q8 *x, size_t n_rows, size_t n_in)                  \
+    {                                                                                                    \
+        matvec_q8(y, ldy, w, row_bytes, n_out, x, n_rows, n_in, lsk_unpack_##type, block, bytes);        \
     }
 
 MATVEC_F32(f32, 1, 4)
 MATVEC_F32(f16, 1, 2)
 MATVEC_F32(bf16, 1, 2)
 
-#define MATVEC_BOTH(type, block, bytes)                                                                      \
-    MATVEC_F32(type, block, bytes)                                                                           \
+#define MATVEC_BOTH(type, block, bytes) \
+    MATVEC_F32(type, block, bytes)      \
     MATVEC_Q8(type, block, bytes)
 
 MATVEC_BOTH(q8_0, 32, 34)

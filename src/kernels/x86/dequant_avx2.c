@@ -38,14 +38,14 @@ LSK_INLINE void dequant(void *y, const uint8_t *row, size_t n, lsk_run_fn *load,
     }
 }
 
-#define DEQUANT(type, run_bytes, zero, offset, is_signed)                                                    \
-    void lsk_dequant_##type##_avx2(float *y, const void *row, size_t n)                                      \
-    {                                                                                                        \
-        dequant(y, row, n, lsk_run_##type, put_f32, zero, offset, is_signed);                                \
-    }                                                                                                        \
-    void lsk_dequant_bf16_##type##_avx2(lsi_bf16 *y, const void *row, size_t n)                              \
-    {                                                                                                        \
-        dequant(y, row, n, lsk_run_##type, put_bf16, zero, offset, is_signed);                               \
+#define DEQUANT(type, run_bytes, zero, offset, is_signed)                       \
+    void lsk_dequant_##type##_avx2(float *y, const void *row, size_t n)         \
+    {                                                                           \
+        dequant(y, row, n, lsk_run_##type, put_f32, zero, offset, is_signed);   \
+    }                                                                           \
+    void lsk_dequant_bf16_##type##_avx2(lsi_bf16 *y, const void *row, size_t n) \
+    {                                                                           \
+        dequant(y, row, n, lsk_run_##type, put_bf16, zero, offset, is_signed);  \
     }
 
 LSK_AVX2_TYPES(DEQUANT)

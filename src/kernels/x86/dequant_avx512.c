@@ -51,10 +51,10 @@ LSK_INLINE void put_run(void *y, size_t at, __m128i lo, __m128i hi, __m512 a, __
 
 /* All four lanes of run r of a group's scales hold it: make it all sixteen. */
 #define RUN(v, r) _mm512_shuffle_f32x4(v, v, (r)*0x55)
-#define PUT_RUN(r)                                                                                           \
-    if (n > (r))                                                                                             \
-    put_run(y, 128 * group + 32 * (r), _mm512_extracti32x4_epi32(g.lo, r),                                   \
-            _mm512_extracti32x4_epi32(g.hi, r), RUN(g.a, r), split ? RUN(g.a_hi, r) : RUN(g.a, r),           \
+#define PUT_RUN(r)                                                                                 \
+    if (n > (r))                                                                                   \
+    put_run(y, 128 * group + 32 * (r), _mm512_extracti32x4_epi32(g.lo, r),                         \
+            _mm512_extracti32x4_epi32(g.hi, r), RUN(g.a, r), split ? RUN(g.a_hi, r) : RUN(g.a, r), \
             RUN(g.b, r), put, zero, offset)
 
 LSK_INLINE void put_group(void *y, const uint8_t *row, size_t group, size_t n, group_fn *load, put_fn *put,
@@ -76,14 +76,14 @@ LSK_INLINE void dequant(void *y, const uint8_t *row, size_t n, group_fn *load, p
         put_group(y, row, n / 128, n / 32 % 4, load, put, zero, offset, split);
 }
 
-#define DEQUANT(type, group_bytes, zero, offset, split)                                                      \
-    void lsk_dequant_##type##_avx512(float *y, const void *row, size_t n)                                    \
-    {                                                                                                        \
-        dequant(y, row, n, lsk_group_##type, put_f32, zero, offset, split);                                  \
-    }                                                                                                        \
-    void lsk_dequant_bf16_##type##_avx512(lsi_bf16 *y, const void *row, size_t n)                            \
-    {                                                                                                        \
-        dequant(y, row, n, lsk_group_##type, put_bf16, zero, offset, split);                                 \
+#define DEQUANT(type, group_bytes, zero, offset, split)                           \
+    void lsk_dequant_##type##_avx512(float *y, const void *row, size_t n)         \
+    {                                                                             \
+        dequant(y, row, n, lsk_group_##type, put_f32, zero, offset, split);       \
+    }                                                                             \
+    void lsk_dequant_bf16_##type##_avx512(lsi_bf16 *y, const void *row, size_t n) \
+    {                                                                             \
+        dequant(y, row, n, lsk_group_##type, put_bf16, zero, offset, split);      \
     }
 
 LSK_AVX512_TYPES(DEQUANT)

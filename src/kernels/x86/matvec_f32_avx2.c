@@ -63,12 +63,12 @@ LSK_INLINE void matvec(float *y, size_t ldy, const uint8_t *w, size_t row_bytes,
     }
 }
 
-#define MATVEC_F32(type, run_bytes, zero, offset, is_signed)                                                 \
-    void lsk_matvec_f32_##type##_avx2(float *y, size_t ldy, const void *w, size_t row_bytes, size_t n_out,   \
-                                      const float *x, size_t ldx, size_t n_rows, size_t n_in)                \
-    {                                                                                                        \
-        const struct kind kind = { lsk_run_##type, zero, offset, is_signed };                                \
-        matvec(y, ldy, w, row_bytes, n_out, x, ldx, n_rows, n_in, kind);                                     \
+#define MATVEC_F32(type, run_bytes, zero, offset, is_signed)                                               \
+    void lsk_matvec_f32_##type##_avx2(float *y, size_t ldy, const void *w, size_t row_bytes, size_t n_out, \
+                                      const float *x, size_t ldx, size_t n_rows, size_t n_in)              \
+    {                                                                                                      \
+        const struct kind kind = { lsk_run_##type, zero, offset, is_signed };                              \
+        matvec(y, ldy, w, row_bytes, n_out, x, ldx, n_rows, n_in, kind);                                   \
     }
 
 LSK_AVX2_TYPES(MATVEC_F32)
@@ -139,11 +139,11 @@ LSK_INLINE void float_matvec(float *y, size_t ldy, const uint8_t *w, size_t row_
     }
 }
 
-#define MATVEC_FLOAT(type, bytes)                                                                            \
-    void lsk_matvec_f32_##type##_avx2(float *y, size_t ldy, const void *w, size_t row_bytes, size_t n_out,   \
-                                      const float *x, size_t ldx, size_t n_rows, size_t n_in)                \
-    {                                                                                                        \
-        float_matvec(y, ldy, w, row_bytes, n_out, x, ldx, n_rows, n_in, load_##type, bytes);                 \
+#define MATVEC_FLOAT(type, bytes)                                                                          \
+    void lsk_matvec_f32_##type##_avx2(float *y, size_t ldy, const void *w, size_t row_bytes, size_t n_out, \
+                                      const float *x, size_t ldx, size_t n_rows, size_t n_in)              \
+    {                                                                                                      \
+        float_matvec(y, ldy, w, row_bytes, n_out, x, ldx, n_rows, n_in, load_##type, bytes);               \
     }
 
 MATVEC_FLOAT(f32, 4)

@@ -105,12 +105,12 @@ LSK_INLINE void matvec(float *y, size_t ldy, const uint8_t *w, size_t row_bytes,
         rows(y + r * ldy, ldy, w, row_bytes, n_out, x + r, 1, n_in, kind);
 }
 
-#define MATVEC_Q8(type, run_bytes, zero, offset, is_signed)                                                  \
-    void lsk_matvec_q8_##type##_avx2(float *y, size_t ldy, const void *w, size_t row_bytes, size_t n_out,    \
-                                     const struct lsk_q8 *x, size_t n_rows, size_t n_in)                     \
-    {                                                                                                        \
-        const struct kind kind = { lsk_run_##type, zero, offset, is_signed, run_bytes };                     \
-        matvec(y, ldy, w, row_bytes, n_out, x, n_rows, n_in, kind);                                          \
+#define MATVEC_Q8(type, run_bytes, zero, offset, is_signed)                                               \
+    void lsk_matvec_q8_##type##_avx2(float *y, size_t ldy, const void *w, size_t row_bytes, size_t n_out, \
+                                     const struct lsk_q8 *x, size_t n_rows, size_t n_in)                  \
+    {                                                                                                     \
+        const struct kind kind = { lsk_run_##type, zero, offset, is_signed, run_bytes };                  \
+        matvec(y, ldy, w, row_bytes, n_out, x, n_rows, n_in, kind);                                       \
     }
 
 LSK_AVX2_TYPES(MATVEC_Q8)

@@ -177,18 +177,18 @@ LSK_INLINE void matvec(float *y, size_t ldy, const uint8_t *w, size_t row_bytes,
             tile(y + r * ldy + o, ldy, w + o * row_bytes, row_bytes, 1, x + r, 1, n_in, kind);
 }
 
-#define MATVEC_Q8(type, group_bytes, zero, offset, split)                                                    \
-    static __attribute__((noinline))                                                                         \
-    __m512 rest_##type(__m512 acc, const uint8_t *row, const struct lsk_q8 *x, size_t n_in)                  \
-    {                                                                                                        \
-        const struct kind kind = { lsk_group_##type, NULL, zero, offset, split, group_bytes };               \
-        return add_rest(acc, row, x, n_in, kind);                                                            \
-    }                                                                                                        \
-    void lsk_matvec_q8_##type##_vnni(float *y, size_t ldy, const void *w, size_t row_bytes, size_t n_out,    \
-                                     const struct lsk_q8 *x, size_t n_rows, size_t n_in)                     \
-    {                                                                                                        \
-        const struct kind kind = { lsk_group_##type, rest_##type, zero, offset, split, group_bytes };        \
-        matvec(y, ldy, w, row_bytes, n_out, x, n_rows, n_in, kind);                                          \
+#define MATVEC_Q8(type, group_bytes, zero, offset, split)                                                 \
+    static __attribute__((noinline))                                                                      \
+    __m512 rest_##type(__m512 acc, const uint8_t *row, const struct lsk_q8 *x, size_t n_in)               \
+    {                                                                                                     \
+        const struct kind kind = { lsk_group_##type, NULL, zero, offset, split, group_bytes };            \
+        return add_rest(acc, row, x, n_in, kind);                                                         \
+    }                                                                                                     \
+    void lsk_matvec_q8_##type##_vnni(float *y, size_t ldy, const void *w, size_t row_bytes, size_t n_out, \
+                                     const struct lsk_q8 *x, size_t n_rows, size_t n_in)                  \
+    {                                                                                                     \
+        const struct kind kind = { lsk_group_##type, rest_##type, zero, offset, split, group_bytes };     \
+        matvec(y, ldy, w, row_bytes, n_out, x, n_rows, n_in, kind);                                       \
     }
 
 LSK_AVX512_TYPES(MATVEC_Q8)

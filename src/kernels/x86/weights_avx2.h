@@ -169,14 +169,14 @@ LSK_INLINE float lsk_reduce(__m256 v)
 }
 
 /* X(type, bytes of a run, zero, has an offset b, codes are signed) */
-#define LSK_AVX2_TYPES(X)                                                                                    \
-    X(q8_0, 34, 0, false, true)                                                                              \
-    X(q4_0, 18, 8, false, false)                                                                             \
-    X(q4_1, 20, 0, true, false)                                                                              \
-    X(q5_0, 22, 16, false, false)                                                                            \
-    X(q5_1, 24, 0, true, false)                                                                              \
-    X(q4_k, 144 / 8, 0, true, false)                                                                         \
-    X(q5_k, 176 / 8, 0, true, false)                                                                         \
+#define LSK_AVX2_TYPES(X)            \
+    X(q8_0, 34, 0, false, true)      \
+    X(q4_0, 18, 8, false, false)     \
+    X(q4_1, 20, 0, true, false)      \
+    X(q5_0, 22, 16, false, false)    \
+    X(q5_1, 24, 0, true, false)      \
+    X(q4_k, 144 / 8, 0, true, false) \
+    X(q5_k, 176 / 8, 0, true, false) \
     X(q6_k, 210 / 8, 32, false, false)
 
 #endif

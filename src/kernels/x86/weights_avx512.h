@@ -302,14 +302,14 @@ LSK_INLINE __m128 lsk_reduce4(__m512 v0, __m512 v1, __m512 v2, __m512 v3)
 }
 
 /* X(type, bytes of a group, zero, has an offset b, has a second scale a_hi) */
-#define LSK_AVX512_TYPES(X)                                                                                  \
-    X(q8_0, 4 * 34, 128, false, false)                                                                       \
-    X(q4_0, 4 * 18, 8, false, false)                                                                         \
-    X(q4_1, 4 * 20, 0, true, false)                                                                          \
-    X(q5_0, 4 * 22, 16, false, false)                                                                        \
-    X(q5_1, 4 * 24, 0, true, false)                                                                          \
-    X(q4_k, 144 / 2, 0, true, false)                                                                         \
-    X(q5_k, 176 / 2, 0, true, false)                                                                         \
+#define LSK_AVX512_TYPES(X)            \
+    X(q8_0, 4 * 34, 128, false, false) \
+    X(q4_0, 4 * 18, 8, false, false)   \
+    X(q4_1, 4 * 20, 0, true, false)    \
+    X(q5_0, 4 * 22, 16, false, false)  \
+    X(q5_1, 4 * 24, 0, true, false)    \
+    X(q4_k, 144 / 2, 0, true, false)   \
+    X(q5_k, 176 / 2, 0, true, false)   \
     X(q6_k, 210 / 2, 32, false, true)
 
 #endif

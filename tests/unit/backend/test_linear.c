@@ -5,7 +5,11 @@
 static const enum lsi_dtype types[] = { LSI_F32,  LSI_F16,  LSI_BF16, LSI_Q8_0, LSI_Q4_0, LSI_Q4_1,
                                         LSI_Q5_0, LSI_Q5_1, LSI_Q4_K, LSI_Q5_K, LSI_Q6_K };
 
-enum { MAX_IN = 768, MAX_OUT = 1200, MAX_ROWS = 70 };
+enum {
+    MAX_IN = 768,
+    MAX_OUT = 1200,
+    MAX_ROWS = 70
+};
 
 static float x[MAX_ROWS * MAX_IN], w_values[(size_t)MAX_OUT * MAX_IN], bias[MAX_OUT];
 static float y[MAX_ROWS * MAX_OUT], y2[MAX_ROWS * MAX_OUT];
@@ -54,8 +58,8 @@ static void open_exec(struct lsi_exec *ex, int threads, enum lsi_compute compute
     REQUIRE_OK(lsi_exec_set_scratch(ex, lsi_op_linear_scratch(ex, MAX_ROWS, MAX_IN, MAX_OUT), &err), err);
 }
 
-static void check(const struct lsi_weight *w, enum lsi_compute compute, size_t rows, size_t ldx, bool accumulate,
-                  bool with_bias)
+static void check(const struct lsi_weight *w, enum lsi_compute compute, size_t rows, size_t ldx,
+                  bool accumulate, bool with_bias)
 {
     struct lsi_exec ex;
     open_exec(&ex, 2, compute);
@@ -83,8 +87,8 @@ static void check(const struct lsi_weight *w, enum lsi_compute compute, size_t r
             worst = fmax(worst, fabs(y[r * w->n_out + o] - sum) / (size + 1e-30));
         }
     if (!(worst <= bound))
-        fprintf(stderr, "  %s compute %d rows %zu: %.3g of %.3g\n", lsi_dtype_name(w->dtype), (int)compute, rows,
-                worst, bound);
+        fprintf(stderr, "  %s compute %d rows %zu: %.3g of %.3g\n", lsi_dtype_name(w->dtype), (int)compute,
+                rows, worst, bound);
     CHECK(worst <= bound);
 }
 
@@ -152,8 +156,13 @@ static void test_builtin_product_agrees_with_the_library(void)
     REQUIRE(lsi_gemm_create(&g, 1, NULL) == LS_OK);
     for (size_t i = 0; i < LSI_LEN(sizes); i++)
         for (int acc = 0; acc < 2; acc++) {
-            const struct lsi_gemm_shape s = { .M = sizes[i][0], .N = sizes[i][1], .K = sizes[i][2], .lda = MAX_IN,
-                                              .ldb = sizes[i][2], .ldc = 200, .accumulate = acc };
+            const struct lsi_gemm_shape s = { .M = sizes[i][0],
+                                              .N = sizes[i][1],
+                                              .K = sizes[i][2],
+                                              .lda = MAX_IN,
+                                              .ldb = sizes[i][2],
+                                              .ldc = 200,
+                                              .accumulate = acc };
             for (size_t k = 0; k < (size_t)MAX_ROWS * 200; k++)
                 y[k] = y2[k] = 1;
             const int h = lsi_gemm_prepare(g, &s);

@@ -171,7 +171,7 @@ static void test_half_floats(void)
     }
     CHECK_INT(lsi_f16_from_f32(65519.0f), 0x7bff);
     CHECK_INT(lsi_f16_from_f32(65520.0f), 0x7c00);
-    CHECK_INT(lsi_f16_from_f32(0x1p-25f), 0);       /* half of the smallest: to even */
+    CHECK_INT(lsi_f16_from_f32(0x1p-25f), 0); /* half of the smallest: to even */
     CHECK_INT(lsi_f16_from_f32(0x1.8p-25f), 1);
     CHECK_INT(lsi_f16_from_f32(1.0f + 0x1p-11f), 0x3c00);
     CHECK_INT(lsi_f16_from_f32(1.0f + 0x3p-11f), 0x3c02);

@@ -4,7 +4,15 @@
 
 static const char *const specs[] = { "full:fp32", "full:bf16", "full:q8" };
 
-enum { L = 2, H = 6, G = 2, D = 16, N = 700, Q = H * D, KV = G * D };
+enum {
+    L = 2,
+    H = 6,
+    G = 2,
+    D = 16,
+    N = 700,
+    Q = H * D,
+    KV = G * D
+};
 
 static const struct lsi_cache_shape shape = { .L = L, .H = H, .G = G, .D = D, .n_ctx = N };
 

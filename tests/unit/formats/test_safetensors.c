@@ -43,10 +43,10 @@ static void check_refused(int line, const char *needle)
         fprintf(stderr, "expected a message with \"%s\", got status %d: %s\n", needle, (int)st, message);
     }
 }
-#define REFUSED(header, bytes, needle)                                                                       \
-    do {                                                                                                     \
-        make(header, bytes);                                                                                 \
-        check_refused(__LINE__, needle);                                                                     \
+#define REFUSED(header, bytes, needle)   \
+    do {                                 \
+        make(header, bytes);             \
+        check_refused(__LINE__, needle); \
     } while (0)
 
 static void check_accepted(int line)
@@ -56,10 +56,10 @@ static void check_accepted(int line)
         fprintf(stderr, "refused: %s\n", message);
     }
 }
-#define ACCEPTED(header, bytes)                                                                              \
-    do {                                                                                                     \
-        make(header, bytes);                                                                                 \
-        check_accepted(__LINE__);                                                                            \
+#define ACCEPTED(header, bytes)   \
+    do {                          \
+        make(header, bytes);      \
+        check_accepted(__LINE__); \
     } while (0)
 
 static void test_read(void)
@@ -185,7 +185,7 @@ static void test_header_rules(void)
 
 static void test_layout_rules(void)
 {
-#define U8(name, shape, b, e)                                                                                \
+#define U8(name, shape, b, e) \
     "\"" name "\":{\"dtype\":\"U8\",\"shape\":" shape ",\"data_offsets\":[" #b "," #e "]}"
     REFUSED("{" U8("a", "[1]", 1, 2) "}", 2, "there is a gap");
     REFUSED("{" U8("a", "[1]", 0, 1) "," U8("b", "[1]", 2, 3) "}", 3, "there is a gap");
