@@ -60,9 +60,9 @@ struct field {
     size_t offset;
 };
 
-#define F(key, kind, member)                                                                                 \
-    {                                                                                                        \
-        key, kind, offsetof(struct raw_config, member)                                                       \
+#define F(key, kind, member)                           \
+    {                                                  \
+        key, kind, offsetof(struct raw_config, member) \
     }
 static const struct field config_fields[] = {
     F("model_type", TEXT, model_type),
@@ -98,9 +98,9 @@ static const struct field config_fields[] = {
 };
 #undef F
 
-#define F(key, kind, member)                                                                                 \
-    {                                                                                                        \
-        key, kind, offsetof(struct raw_rope, member)                                                         \
+#define F(key, kind, member)                         \
+    {                                                \
+        key, kind, offsetof(struct raw_rope, member) \
     }
 static const struct field rope_fields[] = {
     F("rope_type", TEXT, type),
@@ -125,14 +125,15 @@ static const struct field rope_fields[] = {
 static ls_status read_text(struct lsi_json *j, const char *key, struct opt_text *out)
 {
     struct lsi_json_str s;
-    char text[sizeof out->s * 6];
+    char text[sizeof out->s * 6]; /* as long as an escape makes what is kept */
     LSI_TRY(lsi_json_string(j, &s));
-    s.len = lsi_min_size(s.len, sizeof text);
-    size_t n = s.len;
-    if (s.escaped)
-        return lsi_json_error(j, "\"%s\" must be plain text", key);
-    memcpy(text, s.raw, n);
-    n = lsi_utf8_valid_prefix(text, lsi_min_size(n, sizeof out->s - 1));
+    if (s.len > sizeof text) { /* the part that fits, and no escape cut in two */
+        const char *escape = s.escaped ? memchr(s.raw, '\\', sizeof text) : NULL;
+        s.len = escape ? (size_t)(escape - s.raw) : sizeof text;
+        s.escaped = false;
+    }
+    const size_t len = lsi_json_unescape(&s, text);
+    const size_t n = lsi_utf8_valid_prefix(text, lsi_min_size(len, sizeof out->s - 1));
     text[n] = '\0';
     if (out->set && strcmp(out->s, text) != 0)
         return lsi_json_error(j, "\"%s\" is given twice, as \"%s\" and \"%s\"", key, out->s, text);

@@ -27,10 +27,10 @@ static void check_refused(const char *text, ls_status status, const char *part)
     lsi_config_fini(&cfg);
 }
 
-#define LLAMA_SIZES                                                                                          \
-    "\"model_type\": \"llama\", \"hidden_size\": 64, \"intermediate_size\": 128, "                           \
+#define LLAMA_SIZES                                                                \
+    "\"model_type\": \"llama\", \"hidden_size\": 64, \"intermediate_size\": 128, " \
     "\"num_hidden_layers\": 2, \"num_attention_heads\": 4"
-#define SIZES                                                                                                \
+#define SIZES \
     "\"hidden_size\": 64, \"intermediate_size\": 128, \"num_hidden_layers\": 7, \"num_attention_heads\": 4"
 
 /* ---- families ----------------------------------------------------------------- */
@@ -79,6 +79,31 @@ static void test_llama_fields(void)
     REQUIRE_OK(lsi_config_add_generation(&cfg, gen, sizeof gen - 1, "generation_config.json", &err), err);
     CHECK_INT(cfg.n_eos, 3);
     CHECK_INT(cfg.eos[2], 9);
+    lsi_config_fini(&cfg);
+}
+
+/* Texts with escapes are read, cut to what is kept, and never in the middle of an escape. */
+static void test_escaped_texts(void)
+{
+    char text[1024], name[600], want[64];
+    REQUIRE_OK(read_json("{" LLAMA_SIZES ", \"_name_or_path\": \"models\\\\my \\u00e9t\\u00E9\"}"), err);
+    CHECK_STR(cfg.name, "models\\my \xc3\xa9t\xc3\xa9");
+    lsi_config_fini(&cfg);
+
+    memset(name, 'a', 400);
+    memcpy(name + 400, "\\u00e9", 7);
+    memset(want, 'a', 63);
+    want[63] = '\0';
+    for (size_t cut = 0; cut < 40; cut++) { /* the escape moves through the place where a text is cut */
+        snprintf(text, sizeof text, "{" LLAMA_SIZES ", \"_name_or_path\": \"%s\"}", name + cut);
+        REQUIRE_OK(read_json(text), err);
+        CHECK_STR(cfg.name, want);
+        lsi_config_fini(&cfg);
+    }
+    memcpy(name, "b\\n", 3); /* much too long, and an escape near the beginning */
+    snprintf(text, sizeof text, "{" LLAMA_SIZES ", \"_name_or_path\": \"%s\"}", name);
+    REQUIRE_OK(read_json(text), err);
+    CHECK_STR(cfg.name, "b");
     lsi_config_fini(&cfg);
 }
 
@@ -177,8 +202,8 @@ static void test_gemma3_layer_types(void)
 
 /* ---- rotary embedding ------------------------------------------------------------ */
 
-#define LLAMA3                                                                                               \
-    "\"rope_type\": \"llama3\", \"factor\": 32.0, \"low_freq_factor\": 1.0, \"high_freq_factor\": 4.0, "     \
+#define LLAMA3                                                                                           \
+    "\"rope_type\": \"llama3\", \"factor\": 32.0, \"low_freq_factor\": 1.0, \"high_freq_factor\": 4.0, " \
     "\"original_max_position_embeddings\": 8192"
 
 static void check_llama3(void)
@@ -265,6 +290,9 @@ static void test_rope_refusals(void)
     }
     check_refused("{" LLAMA_SIZES ", \"rope_scaling\": {\"rope_type\": \"llama3\", \"factor\": 8}}",
                   LS_E_FORMAT, "original_max_position_embeddings");
+    check_refused("{" LLAMA_SIZES ", \"rope_scaling\": {\"rope_type\": \"yarn\", \"factor\": 2, "
+                  "\"original_max_position_embeddings\": 1e30}}",
+                  LS_E_LIMIT, "original_max_position_embeddings");
     check_refused("{" LLAMA_SIZES ", \"rope_scaling\": {\"rope_type\": \"linear\"}}", LS_E_FORMAT, "factor");
     check_refused("{" LLAMA_SIZES ", \"rope_theta\": -1}", LS_E_FORMAT, "base");
     check_refused("{" LLAMA_SIZES ", \"partial_rotary_factor\": 0.5}", LS_E_UNSUPPORTED,
@@ -611,6 +639,7 @@ int main(int argc, char **argv)
     static const struct test tests[] = {
         TEST(test_llama),
         TEST(test_llama_fields),
+        TEST(test_escaped_texts),
         TEST(test_architecture_without_type),
         TEST(test_mistral),
         TEST(test_qwen2),
