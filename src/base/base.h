@@ -182,6 +182,8 @@ ls_status lsi_map_read(struct lsi_map *m, const char *path, size_t max_bytes, co
                        ls_error *err);
 void lsi_map_close(struct lsi_map *m);
 
+#define LSI_PART ".part-" /* in the name of an unfinished file, after its own */
+
 /** A file that appears under its name only when it is complete: written beside it, synced, renamed. */
 struct lsi_out {
     FILE *f;

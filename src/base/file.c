@@ -97,7 +97,7 @@ ls_status lsi_out_open(struct lsi_out *o, const char *path, ls_error *err)
         return lsi_fail(err, LS_E_INVAL, "the path of the output is longer than %zu bytes",
                         sizeof o->path - 1);
     memcpy(o->path, path, len + 1);
-    snprintf(o->tmp, sizeof o->tmp, "%s.part-%ld", path, (long)getpid());
+    snprintf(o->tmp, sizeof o->tmp, "%s" LSI_PART "%ld", path, (long)getpid());
     o->f = fopen(o->tmp, "wb");
     if (!o->f)
         return lsi_fail(err, LS_E_IO, "cannot write %s: %s", path, strerror(errno));

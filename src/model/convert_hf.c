@@ -75,7 +75,7 @@ static ls_status check_replaceable(const struct lsi_convert *cv)
     return st;
 }
 
-/* Remove a directory of model files, and unfinished ones beside them. */
+/* Remove a directory of model files, and unfinished ones beside them. With anything else in it, it stays. */
 static void remove_dir(const char *dir)
 {
     char path[LSI_MODEL_PATH];
@@ -83,7 +83,8 @@ static void remove_dir(const char *dir)
     if (!d)
         return;
     for (const struct dirent *e; (e = readdir(d)) != NULL;)
-        if (!is_dots(e->d_name) && lsi_path_join(path, sizeof path, dir, e->d_name))
+        if ((is_model_file(e->d_name) || strstr(e->d_name, LSI_PART)) &&
+            lsi_path_join(path, sizeof path, dir, e->d_name))
             unlink(path);
     closedir(d);
     rmdir(dir);
@@ -118,6 +119,7 @@ static void sync_dir(const char *dir)
 /* Give the finished directory its name; one that was there is removed only afterwards. */
 static ls_status take_place(const struct lsi_convert *cv, const char *tmp)
 {
+    int e;
     sync_dir(tmp);
     if (!lsi_path_exists(cv->out)) {
         if (rename(tmp, cv->out) == 0)
@@ -128,9 +130,14 @@ static ls_status take_place(const struct lsi_convert *cv, const char *tmp)
     } else {
         char old[LSI_MODEL_PATH + 8];
         snprintf(old, sizeof old, "%s-old", tmp);
-        if (rename(cv->out, old) == 0 && rename(tmp, cv->out) == 0) {
-            remove_dir(old);
-            return LS_OK;
+        if (rename(cv->out, old) == 0) {
+            if (rename(tmp, cv->out) == 0) {
+                remove_dir(old);
+                return LS_OK;
+            }
+            e = errno;
+            (void)rename(old, cv->out); /* what was there comes back */
+            errno = e;
         }
     }
     return lsi_fail(cv->err, LS_E_IO, "cannot rename %s to %s: %s", tmp, cv->out, strerror(errno));

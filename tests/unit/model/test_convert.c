@@ -351,6 +351,31 @@ static void test_replacing(void)
     end();
 }
 
+static void write_thesis(void *user, size_t done, size_t total)
+{
+    (void)user;
+    (void)total;
+    if (done == 1)
+        tiny_write(tiny_path(dir, "h"), "thesis.txt", "dear", 4);
+}
+
+/* What somebody put into the old directory while it was being replaced is not lost. */
+static void test_file_that_comes_late(void)
+{
+    ls_convert_options o;
+    char path[64];
+    ls_convert_options_defaults(&o);
+    begin(tiny_configs[0], LSI_BF16);
+    REQUIRE_OK(convert("in", "h", "f32"), err);
+    o.force = true;
+    o.progress = write_thesis;
+    REQUIRE_OK(ls_convert(tiny_path(dir, "in"), tiny_path(dir, "h"), &o, &err), err);
+    CHECK(!lsi_path_exists(tiny_path(dir, "h/thesis.txt")));
+    snprintf(path, sizeof path, "h.tmp-%ld-0", (long)getpid());
+    CHECK_INT(count_files(tiny_path(dir, path)), 1);
+    end();
+}
+
 struct watcher {
     size_t calls, done, total, cancel_at;
     int cancel;
@@ -456,6 +481,7 @@ int main(int argc, char **argv)
         TEST(test_shards),
         TEST(test_refusals),
         TEST(test_replacing),
+        TEST(test_file_that_comes_late),
         TEST(test_progress_and_cancel),
         TEST(test_memory),
     };
