@@ -203,6 +203,8 @@ void lsi_out_abort(struct lsi_out *o);
 
 bool lsi_path_is_dir(const char *path);
 bool lsi_path_exists(const char *path);
+/** Whether a path ends in, say, ".gguf". */
+bool lsi_path_has_suffix(const char *path, const char *suffix);
 /** dir/name into out; false when it does not fit. */
 bool lsi_path_join(char *out, size_t cap, const char *dir, const char *name);
 

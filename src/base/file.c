@@ -164,6 +164,12 @@ bool lsi_path_exists(const char *path)
     return stat(path, &st) == 0;
 }
 
+bool lsi_path_has_suffix(const char *path, const char *suffix)
+{
+    const size_t n = strlen(path), m = strlen(suffix);
+    return n >= m && strcmp(path + n - m, suffix) == 0;
+}
+
 bool lsi_path_join(char *out, size_t cap, const char *dir, const char *name)
 {
     const size_t n = strlen(dir);

@@ -237,7 +237,6 @@ void lsi_gguf_elem_put_i32(struct lsi_gguf_writer *w, int32_t v)
 
 void lsi_gguf_put_kv(struct lsi_gguf_writer *w, const struct lsi_gguf_kv *kv)
 {
-    static const char alignment[] = "general.alignment";
     put_key(w, kv->key.s, kv->key.len);
     if (!healthy(w))
         return;
@@ -247,8 +246,7 @@ void lsi_gguf_put_kv(struct lsi_gguf_writer *w, const struct lsi_gguf_kv *kv)
         put_u64(w, kv->count);
     }
     put_bytes(w, kv->data, kv->bytes);
-    if (kv->type == LSI_GGUF_U32 && kv->key.len == sizeof alignment - 1 &&
-        memcmp(kv->key.s, alignment, kv->key.len) == 0) {
+    if (kv->type == LSI_GGUF_U32 && lsi_str_is(kv->key, "general.alignment")) {
         uint32_t v;
         memcpy(&v, kv->data, sizeof v);
         note_alignment(w, v);

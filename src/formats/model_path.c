@@ -5,12 +5,6 @@
 #include <stdio.h>
 #include <string.h>
 
-static bool ends_with(const char *s, const char *end)
-{
-    const size_t n = strlen(s), m = strlen(end);
-    return n >= m && strcmp(s + n - m, end) == 0;
-}
-
 /* The only .gguf file of a directory. */
 static ls_status find_gguf(const char *dir, char out[LSI_MODEL_PATH], ls_error *err)
 {
@@ -20,7 +14,7 @@ static ls_status find_gguf(const char *dir, char out[LSI_MODEL_PATH], ls_error *
     size_t n = 0;
     bool fits = true;
     for (const struct dirent *e; (e = readdir(d)) != NULL;)
-        if (ends_with(e->d_name, ".gguf") && n++ == 0)
+        if (lsi_path_has_suffix(e->d_name, ".gguf") && n++ == 0)
             fits = lsi_path_join(out, LSI_MODEL_PATH, dir, e->d_name);
     closedir(d);
     if (n == 0)
@@ -64,7 +58,7 @@ ls_status lsi_model_path(const char *path, char out[LSI_MODEL_PATH], ls_error *e
             path);
     if (lsi_path_is_dir(path) && !has_config(path))
         return find_gguf(path, out, err);
-    if (!lsi_path_is_dir(path) && ends_with(path, ".safetensors"))
+    if (!lsi_path_is_dir(path) && lsi_path_has_suffix(path, ".safetensors"))
         return find_parent(path, out, err);
     snprintf(out, LSI_MODEL_PATH, "%s", path);
     return LS_OK;

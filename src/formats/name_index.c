@@ -2,6 +2,11 @@
 
 #include <string.h>
 
+bool lsi_str_is(struct lsi_str s, const char *text)
+{
+    return s.len == strlen(text) && memcmp(s.s, text, s.len) == 0;
+}
+
 struct lsi_shown lsi_show(const char *s, size_t len)
 {
     struct lsi_shown out;

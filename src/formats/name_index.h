@@ -13,6 +13,8 @@ struct lsi_str {
     size_t len;
 };
 
+bool lsi_str_is(struct lsi_str s, const char *text);
+
 /* The beginning of a name from a file, made safe to print. */
 struct lsi_shown {
     char text[68];

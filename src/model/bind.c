@@ -2,7 +2,6 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "base/numbers.h"
 #include "model/model_impl.h"
 
 struct lsi_shape lsi_role_shape(const struct lsi_config *c, enum lsi_role role)
@@ -131,18 +130,6 @@ static ls_status bind_matrix(struct binder *b, enum lsi_role role, size_t layer,
     return LS_OK;
 }
 
-static float element(const struct lsi_tensor *t, size_t i)
-{
-    float f;
-    lsi_bf16 h;
-    if (t->dtype == LSI_F32) {
-        memcpy(&f, t->data + i * sizeof f, sizeof f);
-        return f;
-    }
-    memcpy(&h, t->data + i * sizeof h, sizeof h);
-    return t->dtype == LSI_BF16 ? lsi_bf16_to_f32(h) : lsi_f16_to_f32(h);
-}
-
 /* A gain or bias, copied; a NULL *out afterwards means that the model has none. */
 static ls_status bind_vector(struct binder *b, enum lsi_role role, size_t layer, const float **out)
 {
@@ -160,7 +147,7 @@ static ls_status bind_vector(struct binder *b, enum lsi_role role, size_t layer,
         return LS_OK;
     const bool offset = !m->source.is_gguf && m->config.family->gain_offset && lsi_role_is_gain(role);
     for (size_t i = 0; i < shape.cols; i++)
-        v[i] = element(&t, i) + (offset ? 1.0f : 0.0f);
+        v[i] = lsi_tensor_value(&t, i) + (offset ? 1.0f : 0.0f);
     *out = v;
     return LS_OK;
 }
@@ -269,15 +256,10 @@ static ls_status bind_all(struct binder *b)
 
 /* ---- tensors that nothing would read ------------------------------------------------------ */
 
-static bool is_text(struct lsi_str s, const char *text)
-{
-    return s.len == strlen(text) && memcmp(s.s, text, s.len) == 0;
-}
-
 /* Constants that old converters wrote beside the weights. */
 static bool is_ignored(struct lsi_str rest)
 {
-    return is_text(rest, "self_attn.rotary_emb.inv_freq") || is_text(rest, "attn_rot_embd.weight");
+    return lsi_str_is(rest, "self_attn.rotary_emb.inv_freq") || lsi_str_is(rest, "attn_rot_embd.weight");
 }
 
 /* A tensor inside a layer that the architecture has no use for would make the results quietly wrong. */

@@ -37,7 +37,7 @@ static enum lsi_dtype matrix_dtype(const struct lsi_convert *cv, enum lsi_role r
 static bool is_exact(const struct lsi_tensor *t, float add, size_t n, enum lsi_dtype dtype)
 {
     for (size_t i = 0; i < n; i++) {
-        const float v = lsi_convert_value(t, i) + add;
+        const float v = lsi_tensor_value(t, i) + add;
         const float r = dtype == LSI_BF16  ? lsi_bf16_to_f32(lsi_bf16_from_f32(v))
                         : dtype == LSI_F16 ? lsi_f16_to_f32(lsi_f16_from_f32(v))
                                            : v;
@@ -180,17 +180,11 @@ static ls_status plan_other_format(struct lsi_convert *cv)
 
 /* ---- options ------------------------------------------------------------------------------- */
 
-static bool ends_with(const char *s, const char *end)
-{
-    const size_t n = strlen(s), m = strlen(end);
-    return n >= m && strcmp(s + n - m, end) == 0;
-}
-
 static ls_status read_format(struct lsi_convert *cv)
 {
     const char *f = cv->o.format;
     if (!f)
-        cv->to_gguf = ends_with(cv->out, ".gguf");
+        cv->to_gguf = lsi_path_has_suffix(cv->out, ".gguf");
     else if (strcmp(f, "gguf") == 0)
         cv->to_gguf = true;
     else if (strcmp(f, "hf") != 0)

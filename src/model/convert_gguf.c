@@ -27,11 +27,6 @@ static uint32_t file_type(enum lsi_dtype t)
     return 0;
 }
 
-static bool is_key(const struct lsi_gguf_kv *kv, const char *key)
-{
-    return kv->key.len == strlen(key) && memcmp(kv->key.s, key, kv->key.len) == 0;
-}
-
 /* Everything but what this conversion decides anew. */
 static void copy_metadata(const struct lsi_convert *cv, struct lsi_gguf_writer *w)
 {
@@ -39,7 +34,8 @@ static void copy_metadata(const struct lsi_convert *cv, struct lsi_gguf_writer *
     const bool keep = cv->dtype == LSI_N_DTYPES;
     for (size_t i = 0; i < g->n_kv; i++) {
         const struct lsi_gguf_kv *kv = &g->kv[i];
-        const bool decided = is_key(kv, "general.file_type") || is_key(kv, "general.quantization_version");
+        const bool decided =
+            lsi_str_is(kv->key, "general.file_type") || lsi_str_is(kv->key, "general.quantization_version");
         const bool split = kv->key.len > 6 && memcmp(kv->key.s, "split.", 6) == 0;
         if (!split && (keep || !decided))
             lsi_gguf_put_kv(w, kv);

@@ -35,12 +35,6 @@ static bool begins_with(const char *s, const char *start)
     return strncmp(s, start, strlen(start)) == 0;
 }
 
-static bool ends_with(const char *s, const char *end)
-{
-    const size_t n = strlen(s), m = strlen(end);
-    return n >= m && strcmp(s + n - m, end) == 0;
-}
-
 /* ---- the directory ------------------------------------------------------------------------ */
 
 /* What a conversion may have written: the only files it ever removes. */
@@ -50,7 +44,7 @@ static bool is_model_file(const char *name)
         if (strcmp(name, companions[i]) == 0)
             return true;
     return strcmp(name, "config.json") == 0 || strcmp(name, "model.safetensors.index.json") == 0 ||
-           (begins_with(name, "model") && ends_with(name, ".safetensors"));
+           (begins_with(name, "model") && lsi_path_has_suffix(name, ".safetensors"));
 }
 
 static bool is_dots(const char *name)
@@ -202,8 +196,7 @@ static ls_status write_tokenizer(const struct lsi_convert *cv, const char *dir)
     ls_tokenizer *t = NULL;
     struct lsi_str model;
     const struct lsi_gguf *g = &cv->m->source.gguf;
-    if (!lsi_gguf_get_str(g, "tokenizer.ggml.model", &model) ||
-        (model.len == 4 && memcmp(model.s, "none", 4) == 0))
+    if (!lsi_gguf_get_str(g, "tokenizer.ggml.model", &model) || lsi_str_is(model, "none"))
         return LS_OK; /* a model without one, for tests of the mathematics */
     LSI_TRY(lsi_tokenizer_from_gguf(g, cv->alloc, &t, cv->err));
     const ls_status st = lsi_tokenizer_write_hf(t, dir, cv->err);

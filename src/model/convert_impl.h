@@ -68,8 +68,6 @@ typedef void lsi_write_fn(void *to, const void *data, size_t bytes);
 /** Convert a tensor and hand its bytes on in pieces. */
 ls_status lsi_convert_rows(struct lsi_convert *cv, const struct lsi_convert_tensor *t, lsi_write_fn *write,
                            void *to);
-/** Value i of a vector of the source, as stored. */
-float lsi_convert_value(const struct lsi_tensor *t, size_t i);
 
 ls_status lsi_convert_to_gguf(struct lsi_convert *cv);
 ls_status lsi_convert_to_hf(struct lsi_convert *cv);

@@ -1,6 +1,5 @@
 #include <string.h>
 
-#include "base/numbers.h"
 #include "model/convert_impl.h"
 
 #define CHUNK_BYTES ((size_t)4 << 20) /* of output at a time */
@@ -18,18 +17,6 @@ void lsi_convert_progress(struct lsi_convert *cv)
     cv->n_done++;
     if (cv->o.progress)
         cv->o.progress(cv->o.progress_user, cv->n_done, cv->n_tensors);
-}
-
-float lsi_convert_value(const struct lsi_tensor *t, size_t i)
-{
-    float f;
-    lsi_bf16 h;
-    if (t->dtype == LSI_F32) {
-        memcpy(&f, t->data + i * sizeof f, sizeof f);
-        return f;
-    }
-    memcpy(&h, t->data + i * sizeof h, sizeof h);
-    return t->dtype == LSI_BF16 ? lsi_bf16_to_f32(h) : lsi_f16_to_f32(h);
 }
 
 /* The row of the source that row r of the output comes from. */

@@ -90,6 +90,8 @@ ls_status lsi_source_open(struct lsi_source *s, struct lsi_config *c, const char
 void lsi_source_close(struct lsi_source *s);
 size_t lsi_source_n_tensors(const struct lsi_source *s);
 void lsi_source_tensor(const struct lsi_source *s, size_t i, struct lsi_tensor *t);
+/** Value i of a tensor of type F32, F16 or BF16, as stored. */
+float lsi_tensor_value(const struct lsi_tensor *t, size_t i);
 /** Name of a role in this source; false when its format has none. layer is ignored outside the layers. */
 bool lsi_source_name(const struct lsi_source *s, const struct lsi_family *f, enum lsi_role role, size_t layer,
                      char *out, size_t cap);

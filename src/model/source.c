@@ -2,6 +2,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/numbers.h"
 #include "model/model_impl.h"
 
 #define CONFIG_BYTES ((size_t)16 << 20) /* ceiling for config.json and its like */
@@ -56,6 +57,18 @@ void lsi_source_tensor(const struct lsi_source *s, size_t i, struct lsi_tensor *
         from_safetensors(&s->st.tensors[i], t);
 }
 
+float lsi_tensor_value(const struct lsi_tensor *t, size_t i)
+{
+    float f;
+    lsi_bf16 h;
+    if (t->dtype == LSI_F32) {
+        memcpy(&f, t->data + i * sizeof f, sizeof f);
+        return f;
+    }
+    memcpy(&h, t->data + i * sizeof h, sizeof h);
+    return t->dtype == LSI_BF16 ? lsi_bf16_to_f32(h) : lsi_f16_to_f32(h);
+}
+
 bool lsi_source_name(const struct lsi_source *s, const struct lsi_family *f, enum lsi_role role, size_t layer,
                      char *out, size_t cap)
 {
@@ -108,11 +121,6 @@ bool lsi_source_layer_name(const struct lsi_source *s, struct lsi_str name, size
     return true;
 }
 
-static bool is_text(struct lsi_str s, const char *text)
-{
-    return s.len == strlen(text) && memcmp(s.s, text, s.len) == 0;
-}
-
 bool lsi_source_role(const struct lsi_source *s, const struct lsi_family *f, struct lsi_str name,
                      enum lsi_role *role, size_t *layer)
 {
@@ -123,8 +131,8 @@ bool lsi_source_role(const struct lsi_source *s, const struct lsi_family *f, str
         const char *part = s->is_gguf ? f->names[r].gguf : f->names[r].hf;
         if (!part || lsi_role_in_layer(r) != in_layer)
             continue;
-        if (in_layer ? is_text(rest, part)
-                     : lsi_source_name(s, f, r, 0, full, sizeof full) && is_text(name, full)) {
+        if (in_layer ? lsi_str_is(rest, part)
+                     : lsi_source_name(s, f, r, 0, full, sizeof full) && lsi_str_is(name, full)) {
             *role = r;
             return true;
         }
