@@ -240,7 +240,10 @@ static ls_status read_rope(struct reader *r, struct lsi_config *c)
         LSI_TRY(read_double(r, "rope.scaling.attn_factor", &more));
         LSI_TRY(read_double(r, "rope.scaling.yarn_beta_fast", &rope->beta_fast));
         LSI_TRY(read_double(r, "rope.scaling.yarn_beta_slow", &rope->beta_slow));
-        rope->attention_factor = lsi_yarn_attention_factor(rope->factor) * more;
+        /* The first is the whole factor, as config.json has it; the second multiplies. */
+        rope->attention_factor = lsi_yarn_attention_factor(rope->factor);
+        LSI_TRY(read_double(r, "rope.scaling.yarn_attn_factor", &rope->attention_factor));
+        rope->attention_factor *= more;
     }
     c->rope[1] = *rope;
     if (c->family->defaults.rope_base_local > 0) {
