@@ -194,6 +194,12 @@ static void check_kv_store(struct kt *k)
             kt_equal(k, got, want, s.head_bytes, "head");
             kt_reset(k);
         }
+        const struct shape s = shape_of(kt_op(k), 64);
+        const float *row = kt_f32(k, 64, KT_NORMAL);
+        void *head = kt_bytes(k, s.head_bytes);
+        KT_BENCH(k, "64 slots, D 64", 64 * 64 * 8.0,
+                 for (size_t slot = 0; slot < 64; slot++) fn(head, 64, slot, row, row));
+        kt_reset(k);
     }
 }
 

@@ -1,4 +1,5 @@
-/* Attention over one page, AVX-512. Head sizes that are no multiple of 16 go to the reference. */
+/* Attention over one page and storing into it, AVX-512. Head sizes that are no multiple of 16 go to the
+ * reference. */
 #include "kernels/impl.h"
 
 #include "kernels/x86/vec_avx512.h"
@@ -37,4 +38,36 @@ void lsk_attn_q8_avx512(const struct lsk_attn *a)
 void lsk_kv_q8_to_bf16_avx512(void *bf16_head, const void *q8_head, size_t D)
 {
     q8_to_bf16(bf16_head, q8_head, D);
+}
+
+/* bf16 numbers in 32-bit lanes, rounded to nearest even, a NaN to a NaN. */
+static __m512i bf16_lanes(const float *p)
+{
+    const __m512 x = _mm512_loadu_ps(p);
+    const __m512i u = _mm512_castps_si512(x), high = _mm512_srli_epi32(u, 16);
+    const __m512i even = _mm512_and_si512(high, _mm512_set1_epi32(1));
+    const __m512i up = _mm512_add_epi32(_mm512_add_epi32(u, _mm512_set1_epi32(0x7fff)), even);
+    const __mmask16 nan = _mm512_cmp_ps_mask(x, x, _CMP_UNORD_Q);
+
+    return _mm512_mask_or_epi32(_mm512_srli_epi32(up, 16), nan, high, _mm512_set1_epi32(64));
+}
+
+void lsk_kv_store_bf16_avx512(void *head, size_t D, size_t slot, const float *k, const float *v)
+{
+    const __m256i apart = _mm256_setr_epi32(0, 16, 32, 48, 64, 80, 96, 112); /* words of a key's pairs */
+    const __mmask32 half = slot % 2 ? 0xaaaaaaaau : 0x55555555u;
+    const __m128i shift = _mm_cvtsi32_si128(slot % 2 ? 16 : 0);
+    lsi_bf16 *p = head;
+
+    if (D % LSK_TILE != 0) {
+        lsk_kv_store_bf16_ref(head, D, slot, k, v);
+        return;
+    }
+    for (size_t d = 0; d < D; d += VEC_LANES) {
+        lsi_bf16 *pairs = p + lsk_kv_bf16_v(D, slot / 2 * 2, d);
+        _mm256_i32scatter_epi32(p + lsk_kv_bf16_k(D, slot, d), apart,
+                                _mm512_cvtepi32_epi16(bf16_lanes(k + d)), 4);
+        _mm512_storeu_si512(pairs, _mm512_mask_mov_epi16(_mm512_loadu_si512(pairs), half,
+                                                         _mm512_sll_epi32(bf16_lanes(v + d), shift)));
+    }
 }
