@@ -67,7 +67,7 @@ struct compare {
     float *keep;
     size_t next_full;
     size_t n_rows, n_compared, n_top, n_clear, n_top_clear;
-    double max, sum2, nll_abs, nll_net;
+    double max, sum2, nll_abs, nll_net, nll_sum2;
     uint64_t bits;
 };
 
@@ -120,6 +120,7 @@ static void compare_row(struct compare *c, size_t row, const float *logits)
 
         c->nll_abs += fabs(d);
         c->nll_net += d;
+        c->nll_sum2 += d * d;
     }
 }
 
@@ -167,6 +168,7 @@ ls_status golden_compare(const struct golden *g, ls_model *model, const struct g
         .top_clear = c.n_clear ? (double)c.n_top_clear / (double)c.n_clear : 1,
         .nll_abs = c.nll_abs / (double)(g->n_tokens - 1),
         .nll_net = c.nll_net / (double)(g->n_tokens - 1),
+        .nll_error = sqrt(c.nll_sum2) / (double)(g->n_tokens - 1),
         .bits = c.bits,
     };
 out:
@@ -178,8 +180,9 @@ void golden_print(const char *what, const struct golden_diff *d)
 {
     fprintf(stderr,
             "    %-32s rows %zu  max %.2e  rms %.2e  top-1 %.2f %% (clear ones %.2f %%)  |dNLL| %.2e  net "
-            "%+.1e\n",
-            what, d->n_rows, d->max, d->rms, 100 * d->top, 100 * d->top_clear, d->nll_abs, d->nll_net);
+            "%+.1e +- %.1e\n",
+            what, d->n_rows, d->max, d->rms, 100 * d->top, 100 * d->top_clear, d->nll_abs, d->nll_net,
+            d->nll_error);
 }
 
 const char *golden_model_path(const char *variable, const char *file)

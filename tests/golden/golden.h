@@ -48,6 +48,7 @@ struct golden_diff {
     double top_clear; /* the same among rows whose reference margin is at least 0.25 */
     double nll_abs;   /* mean |difference| of the negative log likelihood */
     double nll_net;   /* mean difference */
+    double nll_error; /* standard error of that mean */
     uint64_t bits;    /* hash of every logit's bits: equal for equal results */
 };
 
