@@ -178,6 +178,36 @@ static void test_builtin_product_agrees_with_the_library(void)
     lsi_gemm_free(g);
 }
 
+/* More shapes than are kept: the handles of a group stay good together, dropped shapes are made again. */
+static void test_more_shapes_than_are_kept(void)
+{
+    enum {
+        GROUP = 16,
+        SHAPES = LSI_GEMM_KEPT + 2 * GROUP
+    };
+    struct lsi_gemm *g = NULL;
+    REQUIRE(lsi_gemm_create(&g, 1, NULL) == LS_OK);
+    for (int round = 0; round < 2; round++)
+        for (size_t first = 0; first < SHAPES; first += GROUP) {
+            struct lsi_gemm_shape s[GROUP];
+            int h[GROUP];
+            for (size_t i = 0; i < GROUP; i++) {
+                s[i] = (struct lsi_gemm_shape){ .M = 3, .N = first + i + 1, .K = 32 };
+                s[i].lda = s[i].ldb = 32;
+                s[i].ldc = SHAPES;
+                h[i] = lsi_gemm_prepare(g, &s[i]);
+            }
+            for (size_t i = 0; i < GROUP; i++) {
+                lsi_gemm_run(g, h[i], 0, &s[i], y, x, w_values);
+                lsi_gemm_builtin(&s[i], y2, x, w_values);
+                for (size_t k = 0; k < s[i].M * SHAPES; k++)
+                    if (k % SHAPES < s[i].N)
+                        CHECK_NEAR(y[k], y2[k], 1e-4);
+            }
+        }
+    lsi_gemm_free(g);
+}
+
 int main(int argc, char **argv)
 {
     static const struct test tests[] = {
@@ -185,6 +215,7 @@ int main(int argc, char **argv)
         TEST(test_odd_shapes),
         TEST(test_threads_and_groups_give_the_same_bits),
         TEST(test_builtin_product_agrees_with_the_library),
+        TEST(test_more_shapes_than_are_kept),
     };
     lsi_rng_init(&rng, 3);
     for (size_t i = 0; i < LSI_LEN(x); i++)
