@@ -29,6 +29,9 @@ $ printf Hello > p; for i in "-p Hello" "-f p" "-f -" ""; do longspan generate -
 1
 $ longspan generate --model="$MODEL" --prompt=Hello --predict=5 --temp=0 -q | cmp - text && echo same
 same
+# Names that users of other programs have in their fingers.
+$ longspan generate -m "$MODEL" -p Hello --max-new-tokens 5 --temperature 0 --repetition-penalty 1 --ctx-size 100 -q | cmp - text && echo same
+same
 $ LONGSPAN_MODEL="$MODEL" longspan generate -p Hello -n 5 --temp 0 -q | cmp - text && echo same
 same
 # --doc: several questions on one processed text equal separate runs
