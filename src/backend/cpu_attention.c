@@ -113,6 +113,7 @@ struct call {
     /* few tokens */
     size_t chunk, chunk0; /* slots per chunk; number of the first chunk */
     size_t task_heads;    /* kv heads per task */
+    size_t n_threads;
     float *q, *m, *l, *acc;
     /* many tokens */
     size_t tile_tokens, n_tiles;
@@ -264,9 +265,13 @@ static void chunk_task(void *ctx, size_t task, int thread)
     const size_t per_chunk = c->a->kv.G / c->task_heads, i = task / per_chunk;
     const size_t first = task % per_chunk * c->task_heads, end = first + c->task_heads;
     const unsigned char *page = c->a->kv.pages[chunk_begin(c, i) / LSI_KV_PAGE];
+    /* Threads take tasks in turn, so the thread's next chunk is likely this one. */
+    const size_t later = (c->chunk0 + i + c->n_threads) * c->chunk;
+    const bool known = c->task_heads == c->a->kv.G && later < c->a->slot0 + c->a->T;
+    const unsigned char *after = known ? c->a->kv.pages[later / LSI_KV_PAGE] : NULL;
 
     for (size_t g = first; g < end; g++)
-        see_chunk(c, i, g, thread, g + 1 < end ? page + (g + 1) * c->head_bytes : NULL);
+        see_chunk(c, i, g, thread, g + 1 < end ? page + (g + 1) * c->head_bytes : after);
 }
 
 /* Merge the states of row r of kv head g into those of the first chunk. */
@@ -307,6 +312,7 @@ static void attend_few(struct lsi_exec *ex, struct call *c)
     for (size_t g = 0; g < G; g++)
         pack_queries(c, c->q + g * R * a->kv.D, g, 0, a->T);
     /* Who computes a state does not change it: tasks may depend on the number of threads here. */
+    c->n_threads = (size_t)ex->n_threads;
     c->task_heads = n_chunks >= TASKS_PER_THREAD * (size_t)ex->n_threads ? G : 1;
     lsi_parallel((end - begin) * G * a->kv.D <= ALONE_ELEMENTS ? NULL : ex->pool,
                  n_chunks * (G / c->task_heads), chunk_task, c);
