@@ -403,8 +403,8 @@ static const struct {
 static bool is_listed(const char *list, const char *name)
 {
     const size_t n = strlen(name);
-    for (const char *p = list; (p = strstr(p, name)) != NULL; p += n)
-        if (n && (p == list || p[-1] == ' ') && p[n] == ' ')
+    for (const char *p = list; n > 0 && (p = strstr(p, name)) != NULL; p += n)
+        if ((p == list || p[-1] == ' ') && p[n] == ' ')
             return true;
     return false;
 }
