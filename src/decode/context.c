@@ -107,7 +107,7 @@ ls_status ls_context_plan(const ls_model *model, const ls_context_options *optio
     struct settings s;
     LSI_TRY(resolve(&s, model, &o, err));
     struct lsi_exec ex;
-    LSI_TRY(lsi_exec_init_cpu(&ex, o.n_threads, s.compute, o.alloc, err));
+    lsi_exec_plan_cpu(&ex, o.n_threads, s.compute);
     struct ls_context tmp;
     struct lsi_arena count = { 0 };
     layout(&tmp, &count, &model->config, s.block);
@@ -120,7 +120,6 @@ ls_status ls_context_plan(const ls_model *model, const ls_context_options *optio
         .scratch_bytes = scratch_bytes(&ex, &model->config, s.block),
     };
     memcpy(plan, &full, lsi_min_size(plan->struct_size, sizeof full));
-    lsi_exec_fini(&ex);
     return LS_OK;
 }
 
@@ -294,6 +293,16 @@ static void head(ls_context *ctx, float *logits, size_t row0, size_t n_rows)
     lsi_op_linear(&ctx->exec, &out, 1, x, n_rows, c->C);
 }
 
+static ls_status check_finite(const float *x, size_t n, ls_error *err)
+{
+    float sum = 0; /* NaN if any value is not finite: one pass that vectorises */
+    for (size_t i = 0; i < n; i++)
+        sum += x[i] * 0.0f;
+    if (sum != 0.0f)
+        return lsi_fail(err, LS_E_NUMERIC, "a logit is not finite: the weights or the input are damaged");
+    return LS_OK;
+}
+
 ls_status ls_context_append(ls_context *ctx, const int32_t *tokens, size_t n_tokens, float *logits,
                             ls_error *err)
 {
@@ -305,12 +314,7 @@ ls_status ls_context_append(ls_context *ctx, const int32_t *tokens, size_t n_tok
     const size_t V = ctx->model->config.V;
     head(ctx, ctx->logits, (n_tokens - 1) % ctx->block, 1);
     lsi_exec_read(&ctx->exec, logits, ctx->logits, V * sizeof *logits);
-    float sum = 0; /* NaN or infinite if any logit is: one pass that vectorises */
-    for (size_t i = 0; i < V; i++)
-        sum += logits[i] * 0.0f;
-    if (sum != 0.0f)
-        return lsi_fail(err, LS_E_NUMERIC, "a logit is not finite: the weights or the input are damaged");
-    return LS_OK;
+    return check_finite(logits, V, err);
 }
 
 /* Memory for the logits of several rows. */
@@ -371,7 +375,6 @@ struct all_nll {
 
 static ls_status give_nll(ls_context *ctx, void *user, size_t row0, size_t n_rows, ls_error *err)
 {
-    (void)err;
     const struct all_nll *a = user;
     const size_t V = ctx->model->config.V;
     for (size_t done = 0; done < n_rows;) {
@@ -384,6 +387,7 @@ static ls_status give_nll(ls_context *ctx, void *user, size_t row0, size_t n_row
         head(ctx, ctx->all_logits, done, rows);
         lsi_op_nll(&ctx->exec, ctx->nll, ctx->all_logits, a->tokens + i + 1, rows, V, V);
         lsi_exec_read(&ctx->exec, a->nll + i, ctx->nll, rows * sizeof(float));
+        LSI_TRY(check_finite(a->nll + i, rows, err));
         done += rows;
     }
     return LS_OK;
