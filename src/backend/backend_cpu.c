@@ -60,14 +60,19 @@ static const struct lsi_backend cpu_backend = {
     .nll = lsi_cpu_nll,
 };
 
-ls_status lsi_exec_init_cpu(struct lsi_exec *ex, int n_threads, enum lsi_compute compute,
-                            const ls_alloc *alloc, ls_error *err)
+void lsi_exec_plan_cpu(struct lsi_exec *ex, int n_threads, enum lsi_compute compute)
 {
-    *ex = (struct lsi_exec){ 0 };
     if (n_threads <= 0)
         n_threads = lsi_cpu_count();
     if (n_threads > LSI_MAX_THREADS)
         n_threads = LSI_MAX_THREADS;
+    *ex = (struct lsi_exec){ .backend = &cpu_backend, .n_threads = n_threads, .compute = compute };
+}
+
+ls_status lsi_exec_init_cpu(struct lsi_exec *ex, int n_threads, enum lsi_compute compute,
+                            const ls_alloc *alloc, ls_error *err)
+{
+    *ex = (struct lsi_exec){ 0 };
     struct cpu_state *cpu = lsi_calloc(alloc, 1, sizeof *cpu);
     if (!cpu)
         return lsi_fail(err, LS_E_NOMEM, "out of memory for the kernels' table");
@@ -75,9 +80,9 @@ ls_status lsi_exec_init_cpu(struct lsi_exec *ex, int n_threads, enum lsi_compute
     cpu->features = lsk_cpu_features();
     lsk_table_init(&cpu->kernels, cpu->features);
     cpu->bf16_products = (cpu->features & LSK_CPU_BF16) != 0;
-    *ex = (struct lsi_exec){
-        .backend = &cpu_backend, .n_threads = n_threads, .compute = compute, .state = cpu
-    };
+    lsi_exec_plan_cpu(ex, n_threads, compute);
+    ex->state = cpu;
+    n_threads = ex->n_threads;
     if (lsi_pool_create(&ex->pool, n_threads, alloc) != LS_OK ||
         lsi_gemm_create(&cpu->gemm, n_threads, alloc) != LS_OK) {
         lsi_exec_fini(ex);

@@ -180,9 +180,11 @@ void lsi_exec_free(struct lsi_exec *ex, void *ptr, size_t bytes);
 /** Copy results to host memory. */
 void lsi_exec_read(struct lsi_exec *ex, void *host, const void *ptr, size_t bytes);
 
+/** An exec for the _scratch functions alone: it starts no threads and holds nothing. */
+void lsi_exec_plan_cpu(struct lsi_exec *ex, int n_threads, enum lsi_compute compute);
 /**
- * Make an exec on the CPU backend. Scratch is not set: compute the maximum of the _scratch
- * functions, then lsi_exec_set_scratch.
+ * Make an exec on the CPU backend. n_threads 0: one for each processor. Scratch is not set: compute the
+ * maximum of the _scratch functions, then lsi_exec_set_scratch.
  */
 ls_status lsi_exec_init_cpu(struct lsi_exec *ex, int n_threads, enum lsi_compute compute,
                             const ls_alloc *alloc, ls_error *err);
