@@ -32,7 +32,7 @@ typedef void ls_progress_fn(void *user, size_t done, size_t total);
 
 typedef struct ls_context_options {
     size_t struct_size;
-    size_t n_ctx;   /* most tokens held; 0: what the model was trained for */
+    size_t n_ctx;   /* most tokens held, up to 2^31; 0: what the model was trained for */
     const char *kv; /* "full", "full:bf16", "full:q8", "full:fp32"; NULL: "full:bf16" */
     ls_compute compute;
     int n_threads;            /* 0: all processors of this process */

@@ -10,6 +10,7 @@
 #include <string.h>
 
 #define DEFAULT_BLOCK   512
+#define MAX_TOKENS      ((size_t)1 << 31)  /* angles of the rotary embedding are exact up to there */
 #define LOGITS_BYTES    ((size_t)32 << 20) /* rows of logits worked on together when all are wanted */
 #define LOGITS_MIN_ROWS 16
 
@@ -64,8 +65,9 @@ static ls_status resolve(struct settings *s, const ls_model *m, const ls_context
     *s = (struct settings){ .n_ctx = o->n_ctx ? o->n_ctx : c->n_ctx_train };
     if (s->n_ctx == 0)
         return lsi_fail(err, LS_E_INVAL, "the model does not say its context length: give one");
-    if (s->n_ctx > (size_t)1 << 40)
-        return lsi_fail(err, LS_E_INVAL, "a context of %zu tokens is too long", s->n_ctx);
+    if (s->n_ctx > MAX_TOKENS)
+        return lsi_fail(err, LS_E_INVAL, "a context of %zu tokens is too long: at most %zu", s->n_ctx,
+                        MAX_TOKENS);
     switch (o->compute) {
     case LS_COMPUTE_AUTO:
         s->compute = LSI_COMPUTE_AUTO;
