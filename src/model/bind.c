@@ -121,7 +121,9 @@ static ls_status bind_matrix(struct binder *b, enum lsi_role role, size_t layer,
     LSI_TRY(get_tensor(b, role, layer, shape, &t));
     *w = (struct lsi_weight){ .dtype = t.dtype, .n_out = shape.rows, .n_in = shape.cols, .data = t.data };
     if (!lsi_dtype_is_weight(t.dtype))
-        return lsi_fail(b->err, LS_E_UNSUPPORTED, "%s: tensor %.*s: weights of type %s are not supported",
+        return lsi_fail(b->err, LS_E_UNSUPPORTED,
+                        "%s: tensor %.*s: weights of type %s are not supported; F32, F16, BF16, Q8_0, Q4_0, "
+                        "Q4_1, Q5_0, Q5_1, Q4_K, Q5_K and Q6_K are",
                         b->m->path, (int)t.name.len, t.name.s, t.dtype_name);
     if (!lsi_dtype_row_bytes(t.dtype, shape.cols, &w->row_bytes) || t.bytes / shape.rows != w->row_bytes)
         return lsi_fail(b->err, LS_E_FORMAT, "%s: tensor %.*s: rows of %zu do not fit blocks of %s",

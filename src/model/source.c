@@ -31,7 +31,7 @@ static void from_gguf(const struct lsi_gguf_tensor *g, struct lsi_tensor *t)
         .name = g->name, .dtype = g->dtype, .rank = g->n_dims, .data = g->data, .bytes = g->bytes
     };
     if (g->dtype == LSI_OTHER)
-        snprintf(t->dtype_name, sizeof t->dtype_name, "type %u", g->type_id);
+        snprintf(t->dtype_name, sizeof t->dtype_name, "%s", lsi_gguf_type_name(g->type_id));
     else
         snprintf(t->dtype_name, sizeof t->dtype_name, "%s", lsi_dtype_name(g->dtype));
     for (uint32_t i = 0; i < g->n_dims; i++)

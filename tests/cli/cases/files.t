@@ -44,3 +44,7 @@ $ longspan generate -m "$MODEL" -p '' --quiet
 $ longspan generate -m "$MODEL" -p hello -n 1 --temp 0 --quiet --json > /dev/full
 2> longspan: cannot write the result: No space left on device
 [1]
+# A type of weights that is not read is named.
+$ longspan convert "$MODEL" q.gguf --dtype q4_0 -q; python3 -c "import struct; b = bytearray(open('q.gguf', 'rb').read()); i = b.index(b'blk.0.attn_q.weight') + 19; n, = struct.unpack_from('<I', b, i); struct.pack_into('<I', b, i + 4 + 8 * n, 20); open('q.gguf', 'wb').write(b)"; longspan generate -m q.gguf -p x
+2> longspan: q.gguf: tensor blk.0.attn_q.weight: weights of type IQ4_NL are not supported; F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0, Q5_1, Q4_K, Q5_K and Q6_K are
+[1]
