@@ -59,7 +59,7 @@ static void print_architecture(const ls_model_info *m)
     printf("attention   %zu heads on %zu key/value heads of %zu\n", m->n_heads, m->n_kv_heads, m->head_dim);
     if (m->window)
         printf("window      %zu tokens in %zu of the layers\n", m->window, m->n_window_layers);
-    printf("rope        base %g, scaling %s\n", m->rope_base, m->rope_scaling);
+    printf("rope        base %.9g, scaling %s\n", m->rope_base, m->rope_scaling);
     printf("vocabulary  %zu, %s\n", m->n_vocab,
            m->tied ? "output matrix is the embedding" : "own output matrix");
     printf("context     %zu tokens\n", m->n_ctx_train);

@@ -31,3 +31,5 @@ $ longspan info -m "$DATA/models/mistral" --json | field architecture.family tok
 "spm"
 true
 null
+$ longspan info -m "$DATA/models/qwen2" | grep rope
+rope        base 1000000, scaling none
