@@ -3,6 +3,8 @@
 #include "base/numbers.h"
 #include "test.h"
 
+#include <pthread.h>
+#include <signal.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -121,6 +123,66 @@ static void test_file_errors_name_the_path(void)
     struct lsi_out o;
     CHECK_INT(lsi_out_open(&o, "/nonexistent/file", &err), LS_E_IO);
     CHECK(strstr(err.text, "/nonexistent/file") != NULL);
+}
+
+/* Opening a pipe that nobody writes to must not wait for a writer. */
+static void test_a_pipe_is_no_file(void)
+{
+    ls_error err = { 0 };
+    struct lsi_map m;
+    char path[64];
+    snprintf(path, sizeof path, "/tmp/longspan-pipe-%ld", (long)getpid());
+    REQUIRE(mkfifo(path, 0600) == 0);
+    CHECK_INT(lsi_map_open(&m, path, &err), LS_E_IO);
+    CHECK_INT(lsi_map_read(&m, path, 100, NULL, &err), LS_E_IO);
+    CHECK(strstr(err.text, "not a regular file") != NULL);
+    unlink(path);
+}
+
+struct handled {
+    pthread_t caller;
+    _Atomic int elsewhere, here;
+};
+
+static struct handled handled;
+
+static void on_signal(int number)
+{
+    (void)number;
+    if (pthread_equal(pthread_self(), handled.caller))
+        handled.here++;
+    else
+        handled.elsewhere++;
+}
+
+static void no_task(void *ctx, size_t task, int thread)
+{
+    (void)ctx;
+    (void)task;
+    (void)thread;
+}
+
+/* A signal that the caller has blocked waits for it: no worker takes it. */
+static void test_workers_take_no_signals(void)
+{
+    struct lsi_pool *pool;
+    sigset_t usr1;
+    sigemptyset(&usr1);
+    sigaddset(&usr1, SIGUSR1);
+    handled = (struct handled){ .caller = pthread_self() };
+    REQUIRE(signal(SIGUSR1, on_signal) != SIG_ERR);
+    REQUIRE(lsi_pool_create(&pool, 3, NULL) == LS_OK);
+    pthread_sigmask(SIG_BLOCK, &usr1, NULL);
+    for (int i = 0; i < 10; i++) {
+        kill(getpid(), SIGUSR1);
+        lsi_parallel(pool, 100, no_task, NULL);
+    }
+    CHECK_INT(handled.here + handled.elsewhere, 0);
+    pthread_sigmask(SIG_UNBLOCK, &usr1, NULL);
+    lsi_pool_free(pool);
+    signal(SIGUSR1, SIG_DFL);
+    CHECK(handled.here > 0);
+    CHECK_INT(handled.elsewhere, 0);
 }
 
 struct counted {
@@ -260,7 +322,9 @@ int main(int argc, char **argv)
         TEST(test_json_string),
         TEST(test_files_appear_whole),
         TEST(test_file_errors_name_the_path),
+        TEST(test_a_pipe_is_no_file),
         TEST(test_every_task_runs_once),
+        TEST(test_workers_take_no_signals),
         TEST(test_half_floats),
         TEST(test_bf16),
         TEST(test_random_numbers),
