@@ -30,7 +30,11 @@ typedef struct ls_sampler_options {
 } ls_sampler_options;
 
 LS_API void ls_sampler_options_defaults(ls_sampler_options *o);
-/** @param n_vocab  V: length of the logits. */
+/**
+ * @param o        NULL: defaults.
+ * @param n_vocab  V: length of the logits.
+ * @param alloc    NULL: the C library's.
+ */
 LS_API ls_status ls_sampler_create(const ls_sampler_options *o, size_t n_vocab, const ls_alloc *alloc,
                                    ls_sampler **s, ls_error *err);
 LS_API void ls_sampler_free(ls_sampler *s);

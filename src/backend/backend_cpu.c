@@ -5,20 +5,20 @@
 
 /* Large memory comes straight from the system, zeroed when touched: a short prompt never pays for a long
  * block. */
-static bool from_system(const struct cpu_state *cpu, size_t bytes)
+static bool from_system(const struct lsi_cpu *cpu, size_t bytes)
 {
     return !cpu->alloc && bytes >= (size_t)1 << 20;
 }
 
 static void *mem_alloc(struct lsi_exec *ex, size_t bytes)
 {
-    const struct cpu_state *cpu = ex->state;
+    const struct lsi_cpu *cpu = ex->state;
     return from_system(cpu, bytes) ? lsi_pages_alloc(bytes) : lsi_calloc(cpu->alloc, bytes, 1);
 }
 
 static void mem_free(struct lsi_exec *ex, void *ptr, size_t bytes)
 {
-    const struct cpu_state *cpu = ex->state;
+    const struct lsi_cpu *cpu = ex->state;
     if (from_system(cpu, bytes))
         lsi_pages_free(ptr, bytes);
     else
@@ -33,7 +33,7 @@ static void mem_read(struct lsi_exec *ex, void *host, const void *ptr, size_t by
 
 static void fini(struct lsi_exec *ex)
 {
-    struct cpu_state *cpu = ex->state;
+    struct lsi_cpu *cpu = ex->state;
     lsi_pool_free(ex->pool);
     if (cpu) {
         lsi_gemm_free(cpu->gemm);
@@ -73,7 +73,7 @@ ls_status lsi_exec_init_cpu(struct lsi_exec *ex, int n_threads, enum lsi_compute
                             const ls_alloc *alloc, ls_error *err)
 {
     *ex = (struct lsi_exec){ 0 };
-    struct cpu_state *cpu = lsi_calloc(alloc, 1, sizeof *cpu);
+    struct lsi_cpu *cpu = lsi_calloc(alloc, 1, sizeof *cpu);
     if (!cpu)
         return lsi_fail(err, LS_E_NOMEM, "out of memory for the kernels' table");
     cpu->alloc = alloc;

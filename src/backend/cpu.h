@@ -11,7 +11,7 @@
 
 #define LSI_MAX_THREADS 256
 
-struct cpu_state {
+struct lsi_cpu {
     struct lsk_table kernels;
     uint64_t features;  /* LSK_CPU_ bits in use */
     bool bf16_products; /* dense products of bf16 operands are faster than those of fp32 */
@@ -22,7 +22,7 @@ struct cpu_state {
 /** The kernels of an exec on this backend. */
 static inline const struct lsk_table *lsi_cpu_kernels(const struct lsi_exec *ex)
 {
-    return &((const struct cpu_state *)ex->state)->kernels;
+    return &((const struct lsi_cpu *)ex->state)->kernels;
 }
 
 /* cpu_rows.c */

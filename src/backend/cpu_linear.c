@@ -37,7 +37,7 @@ static size_t dense_tile(size_t n_out)
 #define DENSE_TILE_MAX 192
 
 struct linear_job {
-    const struct cpu_state *cpu;
+    const struct lsi_cpu *cpu;
     const struct lsi_linear *out;
     size_t n_out; /* products of the group */
     size_t n_rows, n_in;
@@ -179,7 +179,7 @@ static void round_task(void *ctx, size_t task, int thread)
 
 static void run_dense(struct lsi_exec *ex, struct linear_job *j)
 {
-    struct cpu_state *cpu = ex->state;
+    struct lsi_cpu *cpu = ex->state;
     j->bf16 = ex->compute != LSI_COMPUTE_FP32 && cpu->bf16_products;
     if (ex->compute != LSI_COMPUTE_FP32) {
         lsi_bf16 *x = lsi_arena_take(&ex->scratch, j->n_rows * j->n_in, sizeof *x);
@@ -212,7 +212,7 @@ static void run_dense(struct lsi_exec *ex, struct linear_job *j)
 
 static void run_matvec(struct lsi_exec *ex, struct linear_job *j, bool q8)
 {
-    const struct cpu_state *cpu = ex->state;
+    const struct lsi_cpu *cpu = ex->state;
     if (q8) {
         struct lsk_q8 *x = lsi_arena_take(&ex->scratch, j->n_rows, sizeof *x);
         for (size_t r = 0; r < j->n_rows; r++) {

@@ -302,8 +302,7 @@ ls_status lsi_gguf_parse(struct lsi_gguf *g, const void *data, size_t bytes, con
 
 static void free_tensors(struct lsi_gguf *g)
 {
-    if (g->tensors)
-        lsi_free(g->alloc, g->tensors, g->n_tensors * sizeof *g->tensors);
+    lsi_free(g->alloc, g->tensors, g->n_tensors * sizeof *g->tensors);
     lsi_name_index_fini(&g->tensor_index, g->alloc);
     g->tensors = NULL;
     g->n_tensors = 0;
@@ -312,13 +311,11 @@ static void free_tensors(struct lsi_gguf *g)
 void lsi_gguf_close(struct lsi_gguf *g)
 {
     free_tensors(g);
-    if (g->kv)
-        lsi_free(g->alloc, g->kv, g->n_kv * sizeof *g->kv);
+    lsi_free(g->alloc, g->kv, g->n_kv * sizeof *g->kv);
     lsi_name_index_fini(&g->kv_index, g->alloc);
     for (size_t i = 0; i < g->n_maps; i++)
         lsi_map_close(&g->maps[i]);
-    if (g->maps)
-        lsi_free(g->alloc, g->maps, g->n_maps * sizeof *g->maps);
+    lsi_free(g->alloc, g->maps, g->n_maps * sizeof *g->maps);
     *g = (struct lsi_gguf){ 0 };
 }
 

@@ -29,8 +29,7 @@ ls_status lsi_name_index_init(struct lsi_name_index *ix, size_t n, const ls_allo
 
 void lsi_name_index_fini(struct lsi_name_index *ix, const ls_alloc *alloc)
 {
-    if (ix->slots)
-        lsi_free(alloc, ix->slots, ix->cap * sizeof *ix->slots);
+    lsi_free(alloc, ix->slots, ix->cap * sizeof *ix->slots);
     *ix = (struct lsi_name_index){ 0 };
 }
 

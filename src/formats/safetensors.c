@@ -468,7 +468,7 @@ static ls_status adopt_shard(struct lsi_safetensors *s, struct lsi_safetensors *
         if (i > begin && strcmp(ix->maps[i].tensor, ix->maps[i - 1].tensor) == 0)
             return lsi_fail(ix->err, LS_E_FORMAT, "%s names tensor '%s' twice", ix->path,
                             SHOW(ix->maps[i].tensor));
-        struct lsi_st_tensor *t = (struct lsi_st_tensor *)lsi_st_find(part, ix->maps[i].tensor);
+        const struct lsi_st_tensor *t = lsi_st_find(part, ix->maps[i].tensor);
         if (!t)
             return lsi_fail(ix->err, LS_E_FORMAT, "%s has no tensor '%s', which %s places there", path,
                             SHOW(ix->maps[i].tensor), ix->path);
