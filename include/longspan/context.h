@@ -106,7 +106,8 @@ LS_API ls_status ls_context_append_all(ls_context *ctx, const int32_t *tokens, s
 /**
  * Append and give each row's negative log likelihood of the token that follows it, nll[i] for
  * tokens[i + 1] after tokens[0..i]: n_tokens - 1 values. Logits are never held for more than a few rows.
- * On failure nll is partly written and the context holds what it held before.
+ * A value that is not finite is LS_E_NUMERIC. On failure nll is partly written and the context holds
+ * what it held before.
  */
 LS_API ls_status ls_context_append_nll(ls_context *ctx, const int32_t *tokens, size_t n_tokens, float *nll,
                                        ls_error *err);

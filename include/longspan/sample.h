@@ -25,7 +25,7 @@ typedef struct ls_sampler_options {
     float top_p;          /* 1: off; default 0.95 */
     float min_p;          /* 0: off; default 0.05 */
     float repeat_penalty; /* 1: off; default 1 */
-    int repeat_last;      /* tokens the penalty looks back; 0: off, -1: all; default 64 */
+    int repeat_last;      /* tokens the penalty looks back, up to 2^24; 0: off, -1: all; default 64 */
     uint64_t seed;        /* same seed, same choices */
 } ls_sampler_options;
 

@@ -16,6 +16,8 @@
 
 #include "base/base.h"
 
+#define MAX_REPEAT_LAST (1 << 24) /* bounds the memory of a look back; -1 looks back further for less */
+
 struct candidate {
     float logit;
     int32_t id;
@@ -64,9 +66,9 @@ static ls_status check_options(const ls_sampler_options *o, size_t n_vocab, ls_e
     if (!(o->repeat_penalty > 0) || isinf(o->repeat_penalty))
         return lsi_fail(err, LS_E_INVAL, "repeat_penalty is %g; it must be greater than 0",
                         (double)o->repeat_penalty);
-    if (o->repeat_last < -1)
-        return lsi_fail(err, LS_E_INVAL, "repeat_last is %d; it must be -1 (all), 0 (off) or greater",
-                        o->repeat_last);
+    if (o->repeat_last < -1 || o->repeat_last > MAX_REPEAT_LAST)
+        return lsi_fail(err, LS_E_INVAL, "repeat_last is %d; it must be -1 (all), 0 (off) or up to %d",
+                        o->repeat_last, MAX_REPEAT_LAST);
     return LS_OK;
 }
 

@@ -384,6 +384,8 @@ static void test_bad_options(void)
     o = plain();
     o.repeat_last = -2;
     check_refused(o, 4, "repeat_last");
+    o.repeat_last = INT32_MAX; /* would take 8 GB */
+    check_refused(o, 4, "repeat_last");
 
     ls_sampler *s = NULL;
     REQUIRE_OK(ls_sampler_create(NULL, 4, NULL, &s, &err), err);
