@@ -190,7 +190,9 @@ static int make_sampler(const struct session *s, const int32_t *ids, size_t n, l
     so.repeat_penalty = (float)o->repeat_penalty;
     so.repeat_last = (int)o->repeat_last;
     so.seed = s->seed;
-    if (ls_sampler_create(&so, s->n_vocab, NULL, sampler, &err) != LS_OK)
+    /* Rows of the output beyond the tokenizer's ids fill up a table: nothing may be chosen there. */
+    const size_t n_tokens = ls_tokenizer_n_vocab(s->tok);
+    if (ls_sampler_create(&so, n_tokens < s->n_vocab ? n_tokens : s->n_vocab, NULL, sampler, &err) != LS_OK)
         return cli_fail("%s", err.text);
     for (size_t i = 0; i < n; i++)
         ls_sampler_accept(*sampler, ids[i]);
