@@ -49,6 +49,7 @@ struct linear_job {
     /* dense */
     bool bf16;
     const void *x_dense;       /* [n_rows][n_in] bf16, or NULL for x itself */
+    float *const *products;    /* [n_threads] finished tiles */
     void *const *tiles;        /* [n_threads] dequantised weights */
     int handles[MAX_GROUP][2]; /* per product: whole tile, last tile */
     size_t task_rows[MAX_GROUP];
@@ -114,7 +115,7 @@ static void matvec_task(void *ctx, size_t task, int thread)
     }
 }
 
-static struct lsi_gemm_shape dense_shape(const struct linear_job *j, const struct lsi_linear *o, size_t rows)
+static struct lsi_gemm_shape dense_shape(const struct linear_job *j, size_t rows)
 {
     return (struct lsi_gemm_shape){
         .M = j->n_rows,
@@ -122,10 +123,26 @@ static struct lsi_gemm_shape dense_shape(const struct linear_job *j, const struc
         .K = j->n_in,
         .lda = j->x_dense ? j->n_in : j->ldx,
         .ldb = j->n_in,
-        .ldc = o->ldy,
         .bf16 = j->bf16,
-        .accumulate = o->accumulate,
     };
+}
+
+/* A finished tile [n_rows][rows] to its columns of y. */
+static void store_tile(const struct linear_job *j, const struct lsi_linear *o, const float *tile, size_t row0,
+                       size_t rows)
+{
+    const float *bias = o->bias ? o->bias + row0 : NULL;
+    for (size_t r = 0; r < j->n_rows; r++) {
+        float *y = o->y + r * o->ldy + row0;
+        const float *from = tile + r * rows;
+        if (o->accumulate)
+            for (size_t i = 0; i < rows; i++)
+                y[i] += from[i];
+        else
+            memcpy(y, from, rows * sizeof *y);
+        for (size_t i = 0; bias && i < rows; i++)
+            y[i] += bias[i];
+    }
 }
 
 static void dense_task(void *ctx, size_t task, int thread)
@@ -150,14 +167,10 @@ static void dense_task(void *ctx, size_t task, int thread)
             lsk_table_dequant(&j->cpu->kernels, w->dtype)(t + i * j->n_in, weight_row(w, row0 + i), j->n_in);
     }
 
-    const struct lsi_gemm_shape s = dense_shape(j, o, rows);
+    const struct lsi_gemm_shape s = dense_shape(j, rows);
     const int handle = j->handles[product][rows != j->task_rows[product]];
-    float *y = o->y + row0;
-    lsi_gemm_run(j->cpu->gemm, handle, thread, &s, y, j->x_dense ? j->x_dense : j->x, tile);
-    if (o->bias)
-        for (size_t r = 0; r < j->n_rows; r++)
-            for (size_t i = 0; i < rows; i++)
-                y[r * o->ldy + i] += o->bias[row0 + i];
+    lsi_gemm_run(j->cpu->gemm, handle, thread, &s, j->products[thread], j->x_dense ? j->x_dense : j->x, tile);
+    store_tile(j, o, j->products[thread], row0, rows);
 }
 
 struct round_job {
@@ -193,9 +206,13 @@ static void run_dense(struct lsi_exec *ex, struct linear_job *j)
         }
     }
     void *tiles[LSI_MAX_THREADS];
-    for (int t = 0; t < ex->n_threads; t++)
+    float *products[LSI_MAX_THREADS];
+    for (int t = 0; t < ex->n_threads; t++) {
         tiles[t] = lsi_arena_take(&ex->scratch, DENSE_TILE_MAX * j->n_in, sizeof(float));
+        products[t] = lsi_arena_take(&ex->scratch, DENSE_TILE_MAX * j->n_rows, sizeof(float));
+    }
     j->tiles = tiles;
+    j->products = products;
     for (size_t i = 0; i < j->n_out; i++) {
         const size_t total = j->out[i].w->n_out;
         j->task_rows[i] = dense_tile(total);
@@ -203,7 +220,7 @@ static void run_dense(struct lsi_exec *ex, struct linear_job *j)
             const size_t rows = last ? total % j->task_rows[i] : lsi_min_size(j->task_rows[i], total);
             if (rows == 0 || (!last && total < j->task_rows[i]))
                 continue;
-            const struct lsi_gemm_shape s = dense_shape(j, &j->out[i], rows);
+            const struct lsi_gemm_shape s = dense_shape(j, rows);
             j->handles[i][last] = lsi_gemm_prepare(cpu->gemm, &s);
         }
     }
@@ -263,11 +280,13 @@ size_t lsi_cpu_linear_scratch(const struct lsi_exec *ex, size_t n_rows, size_t n
 {
     (void)n_out;
     struct lsi_arena a = { 0 };
-    /* dense: rounded activations, perhaps in fp32 as well, and a tile for each thread */
+    /* dense: rounded activations, perhaps in fp32 as well; weights and results of a tile for each thread */
     lsi_arena_take(&a, n_rows * n_in, sizeof(lsi_bf16));
     lsi_arena_take(&a, n_rows * n_in, sizeof(float));
-    for (int t = 0; t < ex->n_threads; t++)
+    for (int t = 0; t < ex->n_threads; t++) {
         lsi_arena_take(&a, DENSE_TILE_MAX * n_in, sizeof(float));
+        lsi_arena_take(&a, DENSE_TILE_MAX * n_rows, sizeof(float));
+    }
     const size_t dense = a.used;
     /* matvec: 8-bit rows with their scales */
     a = (struct lsi_arena){ 0 };

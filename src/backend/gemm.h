@@ -1,5 +1,5 @@
 /*
- * Dense products for blocks of rows: C (+)= A B^T on one thread, A and B by rows.
+ * Dense products for blocks of rows: C = A B^T on one thread, A and B by rows.
  *
  * The library behind it (oneDNN) is named in gemm_onednn.c only; gemm_builtin.c does the
  * same work where it is absent or declines. A tile's result depends on the tile's shape
@@ -15,12 +15,14 @@
 
 struct lsi_gemm; /* prepared shapes; heap object */
 
-/* C[M][N] (+)= A[M][K] B[N][K]^T, fp32 sums. bf16: A and B are bf16, else fp32. */
+/*
+ * C[M][N] = A[M][K] B[N][K]^T, fp32 sums. bf16: A and B are bf16, else fp32. C is dense, its row stride N:
+ * oneDNN's best products write nothing else.
+ */
 struct lsi_gemm_shape {
     size_t M, N, K;
-    size_t lda, ldb, ldc;
+    size_t lda, ldb;
     bool bf16;
-    bool accumulate;
 };
 
 ls_status lsi_gemm_create(struct lsi_gemm **g, int n_threads, const ls_alloc *alloc);

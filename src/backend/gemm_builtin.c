@@ -38,8 +38,7 @@ static void block(const struct lsi_gemm_shape *s, float *C, const void *A, const
             for (size_t half = LANES / 2; half > 0; half /= 2)
                 for (size_t i = 0; i < half; i++)
                     sum[r][c][i] += sum[r][c][i + half];
-            float *out = C + (m0 + r) * s->ldc + n0 + c;
-            *out = s->accumulate ? *out + sum[r][c][0] : sum[r][c][0];
+            C[(m0 + r) * s->N + n0 + c] = sum[r][c][0];
         }
 }
 

@@ -145,11 +145,10 @@ static bool make(struct lsi_gemm *g, struct prepared *p)
     const dnnl_dim_t M = (dnnl_dim_t)s->M, N = (dnnl_dim_t)s->N, K = (dnnl_dim_t)s->K;
     const dnnl_dims_t a_dims = { M, K }, a_strides = { (dnnl_dim_t)s->lda, 1 };
     const dnnl_dims_t b_dims = { K, N }, b_strides = { 1, (dnnl_dim_t)s->ldb };
-    const dnnl_dims_t c_dims = { M, N }, c_strides = { (dnnl_dim_t)s->ldc, 1 };
+    const dnnl_dims_t c_dims = { M, N }, c_strides = { N, 1 };
     dnnl_memory_desc_t md[3];
     dnnl_matmul_desc_t desc;
     dnnl_primitive_attr_t attr = NULL;
-    dnnl_post_ops_t sum = NULL;
     dnnl_primitive_desc_t pd = NULL;
     bool ok = start_engine(g) &&
               dnnl_memory_desc_init_by_strides(&md[0], 2, a_dims, type, a_strides) == dnnl_success &&
@@ -158,10 +157,6 @@ static bool make(struct lsi_gemm *g, struct prepared *p)
               dnnl_matmul_desc_init(&desc, &md[0], &md[1], NULL, &md[2]) == dnnl_success &&
               dnnl_primitive_attr_create(&attr) == dnnl_success &&
               dnnl_primitive_attr_set_scratchpad_mode(attr, dnnl_scratchpad_mode_user) == dnnl_success;
-    if (ok && s->accumulate)
-        ok = dnnl_post_ops_create(&sum) == dnnl_success &&
-             dnnl_post_ops_append_sum(sum, 1.0f) == dnnl_success &&
-             dnnl_primitive_attr_set_post_ops(attr, sum) == dnnl_success;
     ok = ok && dnnl_primitive_desc_create(&pd, &desc, attr, g->engine, NULL) == dnnl_success &&
          dnnl_primitive_create(&p->primitive, pd) == dnnl_success;
     const dnnl_memory_desc_t *scratch =
@@ -176,8 +171,6 @@ static bool make(struct lsi_gemm *g, struct prepared *p)
     }
     if (pd)
         dnnl_primitive_desc_destroy(pd);
-    if (sum)
-        dnnl_post_ops_destroy(sum);
     if (attr)
         dnnl_primitive_attr_destroy(attr);
     return ok;
@@ -186,7 +179,7 @@ static bool make(struct lsi_gemm *g, struct prepared *p)
 static bool same_shape(const struct lsi_gemm_shape *a, const struct lsi_gemm_shape *b)
 {
     return a->M == b->M && a->N == b->N && a->K == b->K && a->lda == b->lda && a->ldb == b->ldb &&
-           a->ldc == b->ldc && a->bf16 == b->bf16 && a->accumulate == b->accumulate;
+           a->bf16 == b->bf16;
 }
 
 int lsi_gemm_prepare(struct lsi_gemm *g, const struct lsi_gemm_shape *s)
