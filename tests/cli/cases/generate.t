@@ -60,3 +60,6 @@ True
 # A reader that goes away ends it quietly.
 $ longspan generate -m "$MODEL" -p "Hello" -n 200 --ignore-eos -q | head -c 1 | wc -c
 1
+# the table of this model has 336 rows, its tokenizer 320 ids
+$ longspan generate -m "$DATA/models/qwen3" -p x -n 400 --temp 5 --seed 1 --ignore-eos --json -q | python3 -c "import json, sys; ids = json.load(sys.stdin)['ids']; print(len(ids), max(ids) < 320)"
+400 True
