@@ -144,7 +144,7 @@ void lsi_pages_free(void *ptr, size_t bytes);
 /** Highest resident set of this process so far, in bytes; 0 if unknown. */
 size_t lsi_peak_rss_bytes(void);
 
-/** Bytes the system could give without swapping, now; 0 if unknown. */
+/** Bytes the system (and a container's limit) could give without swapping, now; 0 if unknown. */
 size_t lsi_memory_available(void);
 
 /* ---- growing byte buffer with a ceiling ---------------------------------- */

@@ -141,6 +141,26 @@ size_t lsi_peak_rss_bytes(void)
     return (size_t)u.ru_maxrss * 1024;
 }
 
+/* The number in a file of the system; SIZE_MAX when there is none ("max", no such file). */
+static size_t read_size(const char *path)
+{
+    unsigned long long n;
+    FILE *f = fopen(path, "r");
+    const bool ok = f && fscanf(f, "%llu", &n) == 1;
+    if (f)
+        fclose(f);
+    return ok ? (size_t)n : SIZE_MAX;
+}
+
+/* What a container's limit leaves; SIZE_MAX without one. Paths as a process in a container sees them. */
+static size_t left_by_limit(const char *limit_path, const char *used_path)
+{
+    const size_t limit = read_size(limit_path), used = read_size(used_path);
+    if (limit == SIZE_MAX || used == SIZE_MAX)
+        return SIZE_MAX;
+    return limit > used ? limit - used : 1;
+}
+
 size_t lsi_memory_available(void)
 {
     FILE *f = fopen("/proc/meminfo", "r");
@@ -152,5 +172,8 @@ size_t lsi_memory_available(void)
         if (sscanf(line, "MemAvailable: %llu kB", &kib) == 1)
             break;
     fclose(f);
-    return (size_t)kib * 1024;
+    size_t bytes = (size_t)kib * 1024;
+    bytes = lsi_min_size(bytes, left_by_limit("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"));
+    return lsi_min_size(bytes, left_by_limit("/sys/fs/cgroup/memory/memory.limit_in_bytes",
+                                             "/sys/fs/cgroup/memory/memory.usage_in_bytes"));
 }
