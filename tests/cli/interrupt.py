@@ -32,7 +32,7 @@ def start(*words):
 def interrupted(*words, first_output=True):
     p = start(*words)
     p.stderr.readline()  # what model it is: from here on signals are expected
-    head = p.stdout.read(1) if first_output else b""
+    head = p.stdout.read(8) if first_output else b""
     if not first_output:
         time.sleep(0.3)
     p.send_signal(signal.SIGINT)
