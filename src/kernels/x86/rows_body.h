@@ -133,10 +133,20 @@ void NAME(rope_angles)(float *cosine, float *sine, const double *inv_freq, size_
     }
 }
 
+/* (a c - b s, b c + a s). What rounding takes from the product by s is added again, so that the result is
+ * that of the products in double but for its last bit: queries and keys are what all later rounding starts
+ * from. */
+static inline void rotate(vec *a, vec *b, vec c, vec s)
+{
+    const vec minus_bs = vec_sub(vec_zero(), vec_mul(*b, s)), as = vec_mul(*a, s);
+    const vec bs_lost = vec_fma(*b, s, minus_bs), as_lost = vec_fma(*a, s, vec_sub(vec_zero(), as));
+    const vec first = vec_sub(vec_fma(*a, c, minus_bs), bs_lost);
+    *b = vec_add(vec_fma(*b, c, as), as_lost);
+    *a = first;
+}
+
 void NAME(rope)(float *x, const float *cosine, const float *sine, size_t n, bool interleaved)
 {
-    size_t i = 0;
-
     /* Brought to halves first, so that both pairings round alike: the same weights give the same bits
      * whichever way their file pairs them. */
     if (interleaved) {
@@ -147,18 +157,18 @@ void NAME(rope)(float *x, const float *cosine, const float *sine, size_t n, bool
             x[j] = x[2 * j];
         memcpy(x + n, odd, n * sizeof *odd);
     }
-    for (; i < n; i += VEC_LANES) {
+    for (size_t i = 0; i < n; i += VEC_LANES) {
         const size_t left = n - i;
         if (left >= VEC_LANES) {
-            const vec a = vec_load(x + i), b = vec_load(x + n + i);
-            const vec c = vec_load(cosine + i), s = vec_load(sine + i);
-            vec_store(x + i, vec_sub(vec_mul(a, c), vec_mul(b, s)));
-            vec_store(x + n + i, vec_fma(b, c, vec_mul(a, s)));
+            vec a = vec_load(x + i), b = vec_load(x + n + i);
+            rotate(&a, &b, vec_load(cosine + i), vec_load(sine + i));
+            vec_store(x + i, a);
+            vec_store(x + n + i, b);
         } else {
-            const vec a = load_part(x + i, left), b = load_part(x + n + i, left);
-            const vec c = load_part(cosine + i, left), s = load_part(sine + i, left);
-            store_part(x + i, vec_sub(vec_mul(a, c), vec_mul(b, s)), left);
-            store_part(x + n + i, vec_fma(b, c, vec_mul(a, s)), left);
+            vec a = load_part(x + i, left), b = load_part(x + n + i, left);
+            rotate(&a, &b, load_part(cosine + i, left), load_part(sine + i, left));
+            store_part(x + i, a, left);
+            store_part(x + n + i, b, left);
         }
     }
 }
