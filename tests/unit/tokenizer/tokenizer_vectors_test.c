@@ -77,5 +77,9 @@ static void test_vectors(void)
 int main(int argc, char **argv)
 {
     static const struct test tests[] = { TEST(test_vectors) };
-    return getenv("LS_VOCAB_DIR") ? test_main(tests, 1, argc, argv) : TEST_SKIP;
+    if (!getenv("LS_VOCAB_DIR")) {
+        fprintf(stderr, "LS_VOCAB_DIR names no folder with the published vectors\n");
+        return TEST_SKIP;
+    }
+    return test_main(tests, 1, argc, argv);
 }
