@@ -113,7 +113,6 @@ struct call {
     /* few tokens */
     size_t chunk, chunk0; /* slots per chunk; number of the first chunk */
     size_t task_heads;    /* kv heads per task */
-    size_t n_threads;
     float *q, *m, *l, *acc;
     /* many tokens */
     size_t tile_tokens, n_tiles;
@@ -242,8 +241,8 @@ static size_t chunk_begin(const struct call *c, size_t i)
     return lsi_max_size((c->chunk0 + i) * c->chunk, seen_from(c->a, 0));
 }
 
-/* States of chunk number i, kv head g: row i * G * R + g * R of the arrays, R rows. */
-static void see_chunk(const struct call *c, size_t i, size_t g, int thread, const void *after)
+/* Where chunk number i, kv head g leaves its states: row (i * G + g) * R of the arrays, R rows. */
+static struct tile chunk_state(const struct call *c, size_t i, size_t g, int thread)
 {
     const struct lsi_attention *a = c->a;
     const size_t D = a->kv.D, R = a->T * c->group, first = (i * a->kv.G + g) * R;
@@ -253,25 +252,44 @@ static void see_chunk(const struct call *c, size_t i, size_t g, int thread, cons
     tile.m = c->m + first;
     tile.l = c->l + first;
     tile.acc = c->acc + first * D;
-    reset_rows(tile.m, tile.l, tile.acc, R, D);
-    see_slots(c, &tile, g, 0, a->T, chunk_begin(c, i),
-              lsi_min_size((c->chunk0 + i + 1) * c->chunk, a->slot0 + a->T), after);
+    return tile;
 }
 
-/* A task is as many kv heads of one chunk as c->task_heads: what comes next is known within it. */
+static const void *head_of(const struct call *c, size_t slot, size_t g)
+{
+    return (const unsigned char *)c->a->kv.pages[slot / LSI_KV_PAGE] + g * c->head_bytes;
+}
+
+/*
+ * A task is c->task_heads kv heads of one chunk, page by page and in a page head by head, as they lie
+ * in memory. A thread's next task is nearly always the one that follows.
+ */
 static void chunk_task(void *ctx, size_t task, int thread)
 {
     const struct call *c = ctx;
-    const size_t per_chunk = c->a->kv.G / c->task_heads, i = task / per_chunk;
-    const size_t first = task % per_chunk * c->task_heads, end = first + c->task_heads;
-    const unsigned char *page = c->a->kv.pages[chunk_begin(c, i) / LSI_KV_PAGE];
-    /* Threads take tasks in turn, so the thread's next chunk is likely this one. */
-    const size_t later = (c->chunk0 + i + c->n_threads) * c->chunk;
-    const bool known = c->task_heads == c->a->kv.G && later < c->a->slot0 + c->a->T;
-    const unsigned char *after = known ? c->a->kv.pages[later / LSI_KV_PAGE] : NULL;
+    const struct lsi_attention *a = c->a;
+    const size_t per_chunk = a->kv.G / c->task_heads, i = task / per_chunk, R = a->T * c->group;
+    const size_t first = task % per_chunk * c->task_heads, last = first + c->task_heads - 1;
+    const size_t end = lsi_min_size((c->chunk0 + i + 1) * c->chunk, a->slot0 + a->T);
+    const size_t then = chunk_begin(c, (task + 1) / per_chunk);
+    const void *after =
+        then < a->slot0 + a->T ? head_of(c, then, (task + 1) % per_chunk * c->task_heads) : NULL;
 
-    for (size_t g = first; g < end; g++)
-        see_chunk(c, i, g, thread, g + 1 < end ? page + (g + 1) * c->head_bytes : after);
+    for (size_t g = first; g <= last; g++) {
+        const struct tile tile = chunk_state(c, i, g, thread);
+        reset_rows(tile.m, tile.l, tile.acc, R, a->kv.D);
+    }
+    for (size_t slot = chunk_begin(c, i); slot < end;) {
+        const size_t page_end = lsi_min_size(end, (slot / LSI_KV_PAGE + 1) * LSI_KV_PAGE);
+        for (size_t g = first; g <= last; g++) {
+            const struct tile tile = chunk_state(c, i, g, thread);
+            const void *next = g < last         ? head_of(c, slot, g + 1)
+                               : page_end < end ? head_of(c, page_end, first)
+                                                : after;
+            see_slots(c, &tile, g, 0, a->T, slot, page_end, next);
+        }
+        slot = page_end;
+    }
 }
 
 /* Merge the states of row r of kv head g into those of the first chunk. */
@@ -312,10 +330,9 @@ static void attend_few(struct lsi_exec *ex, struct call *c)
     for (size_t g = 0; g < G; g++)
         pack_queries(c, c->q + g * R * a->kv.D, g, 0, a->T);
     /* Who computes a state does not change it: tasks may depend on the number of threads here. */
-    c->n_threads = (size_t)ex->n_threads;
     c->task_heads = n_chunks >= TASKS_PER_THREAD * (size_t)ex->n_threads ? G : 1;
-    lsi_parallel((end - begin) * G * a->kv.D <= ALONE_ELEMENTS ? NULL : ex->pool,
-                 n_chunks * (G / c->task_heads), chunk_task, c);
+    lsi_parallel_split((end - begin) * G * a->kv.D <= ALONE_ELEMENTS ? NULL : ex->pool,
+                       n_chunks * (G / c->task_heads), chunk_task, c);
     for (size_t g = 0; g < G; g++)
         for (size_t r = 0; r < R; r++)
             merge_row(c, n_chunks, g, r);

@@ -252,7 +252,7 @@ static void run_matvec(struct lsi_exec *ex, struct linear_job *j, bool q8)
         const size_t rows = MATVEC_TASK_BYTES / lsi_max_size(1, j->out[i].w->row_bytes) / 16 * 16;
         j->task_rows[i] = lsi_min_size(lsi_max_size(rows, 16), MATVEC_TASK_ROWS);
     }
-    lsi_parallel(ex->pool, n_tasks(j), matvec_task, j);
+    lsi_parallel_split(ex->pool, n_tasks(j), matvec_task, j);
 }
 
 void lsi_cpu_linear(struct lsi_exec *ex, const struct lsi_linear *out, size_t n_out, const float *x,

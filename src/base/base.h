@@ -228,6 +228,13 @@ void lsi_pool_free(struct lsi_pool *pool);
  */
 void lsi_parallel(struct lsi_pool *pool, size_t n_tasks, lsi_task_fn *fn, void *ctx);
 
+/**
+ * The same, but each thread begins with a stretch of consecutive tasks of its own and helps others
+ * from the end of theirs afterwards: for tasks that read consecutive memory, where what one thread
+ * fetches ahead should be what it reads next.
+ */
+void lsi_parallel_split(struct lsi_pool *pool, size_t n_tasks, lsi_task_fn *fn, void *ctx);
+
 /** Processors this process may use (affinity respected), at least 1. */
 int lsi_cpu_count(void);
 

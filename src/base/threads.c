@@ -7,11 +7,17 @@
  * runtime spins far longer: with both processors of a machine busy elsewhere a region of
  * 15 us took 33 ms, here 0.1-0.4 ms; on the idle machine both take 1 us.)
  *
- * A job is one word, `ticket` = [job number | tasks not yet taken]. Taking a task is a
- * compare-and-swap on it, so a worker that wakes late finds either a task of the current job
- * or none; nobody waits for workers that took nothing. The fields of a job may be read only by
- * holders of one of its tasks: the caller cannot leave, and so not write them, before
- * those are done.
+ * The tasks of a job lie in ranges [next, end), one word each. Taking a task is a compare-and-swap on the
+ * word, so a worker that wakes late finds either a task of the current job or none; nobody waits for
+ * workers that took nothing. The fields of a job may be read only by holders of one of its
+ * tasks: the caller cannot leave, and so not write them, before those are done.
+ *
+ * Either all tasks are one range, taken in order, or each thread has a range of its own:
+ *
+ *     tasks   0 1 2 3 4 5 6 | 7 8 9 10 11 12 13
+ *     thread 0 -->      <-- thread 1 when it has finished its own
+ *
+ * so that a thread walks through memory in one direction and nobody fetches ahead what another will read.
  */
 #include "base/base.h"
 
@@ -30,12 +36,19 @@ struct worker {
     int number; /* 1 .. n_workers */
 };
 
+/* Tasks not yet taken: next in the high half, end in the low one. */
+struct range {
+    _Alignas(LSI_CACHE_LINE) _Atomic uint64_t tasks;
+};
+
 struct lsi_pool {
-    _Alignas(LSI_CACHE_LINE) _Atomic uint64_t ticket;
-    _Alignas(LSI_CACHE_LINE) _Atomic uint32_t done; /* tasks of the job that are finished */
-    _Alignas(LSI_CACHE_LINE) atomic_int sleepers;   /* workers that must be woken */
+    struct range *ranges;                            /* [cap_workers + 1] */
+    _Alignas(LSI_CACHE_LINE) _Atomic uint32_t epoch; /* counts jobs: what idle workers watch */
+    _Alignas(LSI_CACHE_LINE) _Atomic uint32_t done;  /* tasks of the job that are finished */
+    _Alignas(LSI_CACHE_LINE) atomic_int sleepers;    /* workers that must be woken */
     atomic_bool caller_sleeps;
     atomic_bool stop;
+    atomic_bool split; /* each thread has a range of its own */
 
     /* the job; see above for who may read it */
     lsi_task_fn *fn;
@@ -58,50 +71,73 @@ static void pause_a_moment(void)
 #endif
 }
 
-static uint32_t left(uint64_t ticket)
+static uint64_t make_range(uint32_t next, uint32_t end)
 {
-    return (uint32_t)ticket;
+    return (uint64_t)next << 32 | end;
 }
 
-/* Take and run tasks of the current job until none is left. */
-static void work(struct lsi_pool *p, int thread)
+/* Take the first task of a range, or the last. False when it is empty. */
+static bool take(struct range *r, bool last, uint32_t *task)
 {
-    uint64_t t = atomic_load_explicit(&p->ticket, memory_order_acquire);
-    while (left(t) > 0) {
-        if (!atomic_compare_exchange_weak_explicit(&p->ticket, &t, t - 1, memory_order_acquire,
-                                                   memory_order_acquire))
-            continue;
-        const uint32_t n = p->n_tasks; /* stable from here until `done` counts this task */
-        p->fn(p->ctx, n - left(t), thread);
-        if (atomic_fetch_add(&p->done, 1) + 1 == n && atomic_load(&p->caller_sleeps)) {
-            pthread_mutex_lock(&p->lock);
-            pthread_cond_signal(&p->finished);
-            pthread_mutex_unlock(&p->lock);
-        }
-        t = atomic_load_explicit(&p->ticket, memory_order_acquire);
+    uint64_t t = atomic_load_explicit(&r->tasks, memory_order_acquire);
+    for (;;) {
+        const uint32_t next = (uint32_t)(t >> 32), end = (uint32_t)t;
+        if (next >= end)
+            return false;
+        const uint64_t rest = last ? make_range(next, end - 1) : make_range(next + 1, end);
+        *task = last ? end - 1 : next;
+        if (atomic_compare_exchange_weak_explicit(&r->tasks, &t, rest, memory_order_acquire,
+                                                  memory_order_acquire))
+            return true;
     }
 }
 
-static bool idle(struct lsi_pool *p)
+static void run_task(struct lsi_pool *p, uint32_t task, int thread)
 {
-    return left(atomic_load(&p->ticket)) == 0 && !atomic_load(&p->stop);
+    const uint32_t n = p->n_tasks; /* stable until `done` counts this task */
+    p->fn(p->ctx, task, thread);
+    if (atomic_fetch_add(&p->done, 1) + 1 == n && atomic_load(&p->caller_sleeps)) {
+        pthread_mutex_lock(&p->lock);
+        pthread_cond_signal(&p->finished);
+        pthread_mutex_unlock(&p->lock);
+    }
+}
+
+/* Run tasks of the current job until none is left: those of the thread's own range, then others' last ones.
+ */
+static void work(struct lsi_pool *p, int thread)
+{
+    const int n = p->cap_workers + 1;
+    uint32_t task;
+    for (int i = 0; i < n; i++) {
+        struct range *r = &p->ranges[(thread + i) % n];
+        while (take(r, i > 0 && atomic_load_explicit(&p->split, memory_order_relaxed), &task))
+            run_task(p, task, thread);
+    }
+}
+
+static bool idle(struct lsi_pool *p, uint32_t seen)
+{
+    return atomic_load(&p->epoch) == seen && !atomic_load(&p->stop);
 }
 
 static void *worker_main(void *arg)
 {
     const struct worker *w = arg;
     struct lsi_pool *p = w->pool;
+    uint32_t seen = 0;
     while (!atomic_load(&p->stop)) {
-        for (int i = 0; i < SPINS && idle(p); i++)
+        for (int i = 0; i < SPINS && idle(p, seen); i++)
             pause_a_moment();
-        if (idle(p)) {
+        if (idle(p, seen)) {
             pthread_mutex_lock(&p->lock);
             atomic_fetch_add(&p->sleepers, 1);
-            while (idle(p))
+            while (idle(p, seen))
                 pthread_cond_wait(&p->job, &p->lock);
             atomic_fetch_sub(&p->sleepers, 1);
             pthread_mutex_unlock(&p->lock);
         }
+        seen = atomic_load(&p->epoch);
         work(p, w->number);
     }
     return NULL;
@@ -142,7 +178,8 @@ ls_status lsi_pool_create(struct lsi_pool **out, int n_threads, const ls_alloc *
     pthread_cond_init(&p->job, NULL);
     pthread_cond_init(&p->finished, NULL);
     p->workers = lsi_calloc(alloc, (size_t)p->cap_workers, sizeof *p->workers);
-    if (!p->workers) {
+    p->ranges = lsi_calloc(alloc, (size_t)n_threads, sizeof *p->ranges);
+    if (!p->workers || !p->ranges) {
         lsi_pool_free(p);
         return LS_E_NOMEM;
     }
@@ -168,22 +205,29 @@ void lsi_pool_free(struct lsi_pool *p)
     pthread_cond_destroy(&p->job);
     pthread_mutex_destroy(&p->lock);
     lsi_free(p->alloc, p->workers, (size_t)p->cap_workers * sizeof *p->workers);
+    lsi_free(p->alloc, p->ranges, ((size_t)p->cap_workers + 1) * sizeof *p->ranges);
     lsi_free(p->alloc, p, sizeof *p);
 }
 
-void lsi_parallel(struct lsi_pool *p, size_t n_tasks, lsi_task_fn *fn, void *ctx)
+static void run(struct lsi_pool *p, size_t n_tasks, lsi_task_fn *fn, void *ctx, bool split)
 {
     if (!p || n_tasks <= 1 || n_tasks > UINT32_MAX) {
         for (size_t i = 0; i < n_tasks; i++)
             fn(ctx, i, 0);
         return;
     }
+    const size_t n_ranges = split ? (size_t)p->cap_workers + 1 : 1;
     p->fn = fn;
     p->ctx = ctx;
     p->n_tasks = (uint32_t)n_tasks;
+    atomic_store_explicit(&p->split, split, memory_order_relaxed);
     atomic_store_explicit(&p->done, 0, memory_order_relaxed);
-    const uint64_t job = (atomic_load_explicit(&p->ticket, memory_order_relaxed) >> 32) + 1;
-    atomic_store(&p->ticket, job << 32 | n_tasks);
+    for (size_t i = 0; i < n_ranges; i++)
+        atomic_store_explicit(
+            &p->ranges[i].tasks,
+            make_range((uint32_t)(n_tasks * i / n_ranges), (uint32_t)(n_tasks * (i + 1) / n_ranges)),
+            memory_order_release);
+    atomic_fetch_add(&p->epoch, 1);
     if (atomic_load(&p->sleepers) > 0)
         wake_workers(p);
 
@@ -198,6 +242,16 @@ void lsi_parallel(struct lsi_pool *p, size_t n_tasks, lsi_task_fn *fn, void *ctx
         atomic_store(&p->caller_sleeps, false);
         pthread_mutex_unlock(&p->lock);
     }
+}
+
+void lsi_parallel(struct lsi_pool *p, size_t n_tasks, lsi_task_fn *fn, void *ctx)
+{
+    run(p, n_tasks, fn, ctx, false);
+}
+
+void lsi_parallel_split(struct lsi_pool *p, size_t n_tasks, lsi_task_fn *fn, void *ctx)
+{
+    run(p, n_tasks, fn, ctx, true);
 }
 
 int lsi_cpu_count(void)

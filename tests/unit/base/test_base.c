@@ -207,7 +207,7 @@ static void test_every_task_runs_once(void)
         for (int round = 0; round < 300; round++) {
             const int n = round % 7 == 0 ? 1000 : round % 5; /* long jobs, short ones and none */
             memset(&c, 0, sizeof c);
-            lsi_parallel(pool, (size_t)n, count_task, &c);
+            (round % 2 ? lsi_parallel : lsi_parallel_split)(pool, (size_t)n, count_task, &c);
             int wrong = 0;
             for (int i = 0; i < 1000; i++)
                 wrong += c.runs[i] != (i < n);
