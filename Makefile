@@ -14,8 +14,8 @@ test: build ## the fast tests
 check: ## everything that must pass before a push
 	./check
 
-bench: build ## speed and memory at a few depths (MODEL=file.gguf)
-	build/release/longspan bench -m "$(MODEL)" -p 512 -n 32 -d 0,4096 -r 3
+bench: build ## speed and memory at a few depths (MODEL=file.gguf; default: the model of the demo)
+	build/release/longspan bench $(if $(MODEL),-m "$(MODEL)") -p 512 -n 32 -d 0,4096 -r 3
 
 format: ## clang-format on all sources
 	find include src cli tests fuzz examples bench -name '*.[ch]' -exec clang-format -i {} +
