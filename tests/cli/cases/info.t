@@ -1,4 +1,4 @@
-$ longspan info -m "$MODEL" | sed "s|$DATA|DATA|"
+$ longspan info -m "$MODEL" | sed "s|$DATA|DATA|; s|, [0-9.]* MB with weights and scratch|, N MB with weights and scratch|"
 file        DATA/models/smollm2 (safetensors)
 family      llama
 parameters  0.2 million, BF16, 345 KB in memory
@@ -10,10 +10,10 @@ context     2048 tokens
 tokenizer   bpe, split smollm, 320 tokens, bos 1 <|im_start|>, eos 2 <|im_end|>, adds no bos
 chat        smollm2
 cache       full:bf16, 256 bytes per token
-memory           2048 tokens: 524 KB of cache, 3.0 MB with weights and scratch  (as trained)
-                 4096 tokens: 1.0 MB of cache, 3.5 MB with weights and scratch
-                32768 tokens: 8.4 MB of cache, 10.8 MB with weights and scratch
-               131072 tokens: 33.6 MB of cache, 36.0 MB with weights and scratch
+memory           2048 tokens: 524 KB of cache, N MB with weights and scratch  (as trained)
+                 4096 tokens: 1.0 MB of cache, N MB with weights and scratch
+                32768 tokens: 8.4 MB of cache, N MB with weights and scratch
+               131072 tokens: 33.6 MB of cache, N MB with weights and scratch
 tensors     20 (--tensors lists them)
 $ longspan info -m "$MODEL" --json | field format architecture.family architecture.n_layers tokenizer.kind tokenizer.chat_template kv_bytes_per_token
 "safetensors"
