@@ -30,8 +30,15 @@
  *
  *     q8     K  [page/16][Dq/4][16 keys][4 dims] unsigned, value = (byte - 128) * scale
  *            V  [page/4][Dq][4 slots]            signed, value = byte * scale
- *            then the scales of the keys and of the values, fp32 [page] each;
- *            Dq = D rounded up to 4
+ *            then the scales of the keys and those of the values, bf16 [runs][page] each:
+ *            one for each run of LSK_KV_Q8_RUN = 32 dimensions of a slot, of which the
+ *            last may be shorter; Dq = D rounded up to 4
+ *
+ *                   slot 0   slot 1        slot 255
+ *               +--------+--------+-- --+--------+
+ *               | d0..31 | d0..31 | ... | d0..31 |   512 bytes
+ *               +--------+--------+-- --+--------+
+ *               | d32..63| d32..63| ... | d32..63|
  *
  * A page of zero bytes is a page of finite numbers in every format.
  */
@@ -40,8 +47,10 @@
 
 #include <stddef.h>
 
-#define LSK_PAGE 256
-#define LSK_TILE 16
+#define LSK_PAGE      256
+#define LSK_TILE      16
+
+#define LSK_KV_Q8_RUN 32 /* dimensions that share a scale */
 
 /* ---- bf16: offsets in elements from the start of the head ---------------------- */
 
@@ -95,15 +104,31 @@ static inline size_t lsk_kv_q8_v(size_t D, size_t slot, size_t d)
     return LSK_PAGE * lsk_kv_q8_dims(D) + slot / 4 * 4 * lsk_kv_q8_dims(D) + 4 * d + slot % 4;
 }
 
-/* Scales of the keys; those of the values follow, LSK_PAGE floats later. */
-static inline size_t lsk_kv_q8_scales(size_t D)
+static inline size_t lsk_kv_q8_runs(size_t D)
+{
+    return (D + LSK_KV_Q8_RUN - 1) / LSK_KV_Q8_RUN;
+}
+
+/* Where the scales of the keys begin, and those of the values. */
+static inline size_t lsk_kv_q8_k_scales(size_t D)
 {
     return (size_t)LSK_PAGE * lsk_kv_q8_dims(D) * 2;
 }
 
+static inline size_t lsk_kv_q8_v_scales(size_t D)
+{
+    return lsk_kv_q8_k_scales(D) + lsk_kv_q8_runs(D) * LSK_PAGE * 2;
+}
+
+/* Elements from there. */
+static inline size_t lsk_kv_q8_scale(size_t slot, size_t d)
+{
+    return d / LSK_KV_Q8_RUN * LSK_PAGE + slot;
+}
+
 static inline size_t lsk_kv_q8_head_bytes(size_t D)
 {
-    return lsk_kv_q8_scales(D) + 2 * LSK_PAGE * sizeof(float);
+    return lsk_kv_q8_v_scales(D) + lsk_kv_q8_runs(D) * LSK_PAGE * 2;
 }
 
 #endif

@@ -30,7 +30,7 @@ enum lsi_compute {
 enum lsi_kv_format {
     LSI_KV_BF16,
     LSI_KV_F32,
-    LSI_KV_Q8, /* 8-bit rows with fp32 scales */
+    LSI_KV_Q8, /* 8 bits, a bf16 scale for each run of 32 dimensions */
 };
 
 #define LSI_KV_PAGE 256 /* tokens per page of a cache */

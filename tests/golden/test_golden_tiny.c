@@ -95,7 +95,7 @@ static void test_bf16(void)
     }
 }
 
-/* 8-bit keys and values: one scale for a row of a head. */
+/* 8-bit keys and values: a scale for each 32 dimensions. */
 static void test_q8_cache(void)
 {
     for (size_t i = 0; i < N_MODELS; i++) {

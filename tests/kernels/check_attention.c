@@ -36,8 +36,9 @@ static void *random_head(struct kt *k, const struct shape *s, size_t D)
     memset(head, 0, s->head_bytes);
     for (size_t slot = 0; slot < LSK_PAGE; slot++) {
         for (size_t d = 0; d < D; d++) {
-            key[d] = (float)kt_normal(k);
-            value[d] = (float)kt_normal(k);
+            /* Runs of dimensions differ in size, so that their scales do. */
+            key[d] = (float)kt_normal(k) / (float)(1 + d / LSK_KV_Q8_RUN % 3);
+            value[d] = (float)kt_normal(k) / (float)(1 + (d / LSK_KV_Q8_RUN + slot) % 3);
         }
         s->store(head, D, slot, key, value);
     }
@@ -220,7 +221,7 @@ void check_kv_store_q8(struct kt *k)
 
 void check_kv_q8_to_bf16(struct kt *k)
 {
-    static const size_t dims[] = { 16, 64, 80, 128 };
+    static const size_t dims[] = { 16, 64, 80, 128, 256 };
     lsk_kv_q8_to_bf16_fn *ref = (lsk_kv_q8_to_bf16_fn *)kt_ref(k), *fn;
 
     while ((fn = (lsk_kv_q8_to_bf16_fn *)kt_next(k)) != NULL) {

@@ -36,19 +36,21 @@ static float bf16_value(const void *head, size_t D, size_t slot, size_t d)
     return lsi_bf16_to_f32(((const lsi_bf16 *)head)[lsk_kv_bf16_v(D, slot, d)]);
 }
 
-static const float *q8_scales(const void *head, size_t D)
+static float q8_scale(const void *scales, size_t slot, size_t d)
 {
-    return (const float *)(const void *)((const uint8_t *)head + lsk_kv_q8_scales(D));
+    return lsi_bf16_to_f32(((const lsi_bf16 *)scales)[lsk_kv_q8_scale(slot, d)]);
 }
 
 static float q8_key(const void *head, size_t D, size_t slot, size_t d)
 {
-    return (float)(((const uint8_t *)head)[lsk_kv_q8_k(D, slot, d)] - 128) * q8_scales(head, D)[slot];
+    const uint8_t *p = head;
+    return (float)(p[lsk_kv_q8_k(D, slot, d)] - 128) * q8_scale(p + lsk_kv_q8_k_scales(D), slot, d);
 }
 
 static float q8_value(const void *head, size_t D, size_t slot, size_t d)
 {
-    return (float)((const int8_t *)head)[lsk_kv_q8_v(D, slot, d)] * q8_scales(head, D)[LSK_PAGE + slot];
+    const uint8_t *p = head;
+    return (float)(int8_t)p[lsk_kv_q8_v(D, slot, d)] * q8_scale(p + lsk_kv_q8_v_scales(D), slot, d);
 }
 
 static float exact(float x)

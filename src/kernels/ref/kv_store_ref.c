@@ -24,8 +24,9 @@ void lsk_kv_store_bf16_ref(void *head, size_t D, size_t slot, const float *k, co
     }
 }
 
-/* The scale that brings the largest magnitude to 127; 0 (and *inv 0) when it is not a normal number. */
-static float q8_scale(const float *x, size_t n, float *inv)
+/* The scale that brings the largest magnitude to 127; 0 (and *inv 0) when it is not a normal number. It is
+ * rounded before the numbers are: none loses by that. */
+static lsi_bf16 q8_scale(const float *x, size_t n, float *inv)
 {
     float amax = 0.0f;
 
@@ -33,10 +34,10 @@ static float q8_scale(const float *x, size_t n, float *inv)
         const float a = fabsf(x[i]);
         amax = a > amax ? a : amax;
     }
-    const float scale = amax / 127.0f;
+    const float scale = lsi_bf16_to_f32(lsi_bf16_from_f32(amax / 127.0f));
     const bool usable = scale >= FLT_MIN && scale <= FLT_MAX;
     *inv = usable ? 1.0f / scale : 0.0f;
-    return usable ? scale : 0.0f;
+    return usable ? lsi_bf16_from_f32(scale) : 0;
 }
 
 static int q8_round(float x, float inv)
@@ -48,27 +49,33 @@ static int q8_round(float x, float inv)
 void lsk_kv_store_q8_ref(void *head, size_t D, size_t slot, const float *k, const float *v)
 {
     uint8_t *p = head;
-    float *scales = (float *)(void *)(p + lsk_kv_q8_scales(D));
-    float k_inv, v_inv;
+    lsi_bf16 *k_scales = (lsi_bf16 *)(void *)(p + lsk_kv_q8_k_scales(D));
+    lsi_bf16 *v_scales = (lsi_bf16 *)(void *)(p + lsk_kv_q8_v_scales(D));
 
-    scales[slot] = q8_scale(k, D, &k_inv);
-    scales[LSK_PAGE + slot] = q8_scale(v, D, &v_inv);
-    for (size_t d = 0; d < D; d++) {
-        p[lsk_kv_q8_k(D, slot, d)] = (uint8_t)(128 + q8_round(k[d], k_inv));
-        p[lsk_kv_q8_v(D, slot, d)] = (uint8_t)q8_round(v[d], v_inv);
+    for (size_t d0 = 0; d0 < D; d0 += LSK_KV_Q8_RUN) {
+        const size_t n = D - d0 < LSK_KV_Q8_RUN ? D - d0 : LSK_KV_Q8_RUN, at = lsk_kv_q8_scale(slot, d0);
+        float k_inv, v_inv;
+        k_scales[at] = q8_scale(k + d0, n, &k_inv);
+        v_scales[at] = q8_scale(v + d0, n, &v_inv);
+        for (size_t d = d0; d < d0 + n; d++) {
+            p[lsk_kv_q8_k(D, slot, d)] = (uint8_t)(128 + q8_round(k[d], k_inv));
+            p[lsk_kv_q8_v(D, slot, d)] = (uint8_t)q8_round(v[d], v_inv);
+        }
     }
 }
 
 void lsk_kv_q8_to_bf16_ref(void *bf16_head, const void *q8_head, size_t D)
 {
     const uint8_t *p = q8_head;
-    const float *scales = (const float *)(const void *)(p + lsk_kv_q8_scales(D));
+    const lsi_bf16 *k_scales = (const lsi_bf16 *)(const void *)(p + lsk_kv_q8_k_scales(D));
+    const lsi_bf16 *v_scales = (const lsi_bf16 *)(const void *)(p + lsk_kv_q8_v_scales(D));
     lsi_bf16 *out = bf16_head;
 
     for (size_t s = 0; s < LSK_PAGE; s++)
         for (size_t d = 0; d < D; d++) {
-            const float k = (float)(p[lsk_kv_q8_k(D, s, d)] - 128) * scales[s];
-            const float v = (float)(int8_t)p[lsk_kv_q8_v(D, s, d)] * scales[LSK_PAGE + s];
+            const size_t at = lsk_kv_q8_scale(s, d);
+            const float k = (float)(p[lsk_kv_q8_k(D, s, d)] - 128) * lsi_bf16_to_f32(k_scales[at]);
+            const float v = (float)(int8_t)p[lsk_kv_q8_v(D, s, d)] * lsi_bf16_to_f32(v_scales[at]);
             out[lsk_kv_bf16_k(D, s, d)] = lsi_bf16_from_f32(k);
             out[lsk_kv_bf16_v(D, s, d)] = lsi_bf16_from_f32(v);
         }

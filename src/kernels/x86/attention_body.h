@@ -8,7 +8,7 @@
  *     SPLIT              partial sums of a score, so that additions do not wait for each other
  *     FIELDS             numbers in a 32-bit word of the page (1, 2, 4)
  *     KEY(w, c), VALUE(w, c)  field c of a vector of words, as floats
- *     SCALES             1 when the format has a scale per key and per value
+ *     SCALES             1 when the format has a scale for each run of a key's and a value's dimensions
  *     PAIRS              1 when words of two bf16 are multiplied as they are: queries and
  *                        weights are packed into such words too, and KEY, VALUE do nothing
  *
@@ -40,61 +40,93 @@
 #define MULADD(b, x, c) vec_fma(b, x, c)
 #endif
 #define WORDS (SPLIT > STEPS ? SPLIT / STEPS : 1)
+/* Dimension vectors of a block in pass 3: with scales no more than share one. */
+#if SCALES && DIMS * VEC_LANES > LSK_KV_Q8_RUN
+#define BLOCK (LSK_KV_Q8_RUN / VEC_LANES)
+#else
+#define BLOCK DIMS
+#endif
+
+#if SCALES
+/* Scales of VEC_LANES slots from slot s on and the run of dimension d, for what VEC_BYTE_ONE counts. */
+static vec NAME(scale)(const unsigned char *scales, size_t s, size_t d)
+{
+    return vec_mul(vec_load_bf16(scales + 2 * lsk_kv_q8_scale(s, d)), vec_set(1.0f / VEC_BYTE_ONE));
+}
+
+/* Weights times the scales of the values' run at dimension d. */
+static void NAME(scaled)(const struct lsk_attn *a, float *scaled, const float *z, size_t d, size_t from,
+                         size_t to)
+{
+    const unsigned char *scales = (const unsigned char *)a->head + lsk_kv_q8_v_scales(a->D);
+
+    for (size_t s = from; s < to; s += VEC_LANES)
+        vec_store(scaled + s, vec_mul(vec_load(z + s), NAME(scale)(scales, s, d)));
+}
+#endif
 
 /* z[r][s] for the slots from .. to - 1, multiples of GROUP; n_rows is a constant at every call. */
 VEC_INLINE void NAME(scores)(const struct lsk_attn *a, const float *q, float (*z)[LSK_PAGE], size_t n_rows,
                              size_t from, size_t to, bool fetch)
 {
     const size_t D = a->D, words = D / FIELDS, tile_bytes = words * 4 * LSK_TILE;
+#if SCALES
+    const size_t run = LSK_KV_Q8_RUN / FIELDS;
+#else
+    const size_t run = words;
+#endif
 
-    for (size_t s = from; s < to; s += KEYS * VEC_LANES) {
-        const unsigned char *k = (const unsigned char *)a->head + s / LSK_TILE * tile_bytes;
-        vec sum[ROWS][KEYS][SPLIT];
-        VEC_UNROLL
-        for (size_t r = 0; r < n_rows; r++)
+    for (size_t s = from; s < to; s += KEYS * VEC_LANES)
+        for (size_t first = 0; first < words; first += run) {
+            const size_t end = first + run < words ? first + run : words;
+            const unsigned char *k = (const unsigned char *)a->head + s / LSK_TILE * tile_bytes;
+            vec sum[ROWS][KEYS][SPLIT];
             VEC_UNROLL
-        for (size_t j = 0; j < KEYS; j++)
-            VEC_UNROLL
-        for (size_t p = 0; p < SPLIT; p++)
-            sum[r][j][p] = vec_zero();
-        for (size_t i = 0; i < words; i += WORDS) {
-            VEC_UNROLL
-            for (size_t p = 0; p < WORDS * STEPS; p++) {
-                const size_t at = i + p / STEPS;
-                if (fetch && p % STEPS == 0)
-                    _mm_prefetch((const char *)k + at * 64 + AHEAD, _MM_HINT_T1);
-                vec x[KEYS];
+            for (size_t r = 0; r < n_rows; r++)
                 VEC_UNROLL
-                for (size_t j = 0; j < KEYS; j++)
-                    x[j] = KEY(vec_words(k + at * 64 + j * VEC_LANES * 4), (int)(p % STEPS));
+            for (size_t j = 0; j < KEYS; j++)
                 VEC_UNROLL
-                for (size_t r = 0; r < n_rows; r++) {
-                    const vec b = vec_set(q[(r * words + i) * STEPS + p]);
+            for (size_t p = 0; p < SPLIT; p++)
+                sum[r][j][p] = vec_zero();
+            for (size_t i = first; i < end; i += WORDS) {
+                VEC_UNROLL
+                for (size_t p = 0; p < WORDS * STEPS; p++) {
+                    const size_t at = i + p / STEPS;
+                    if (fetch && p % STEPS == 0)
+                        _mm_prefetch((const char *)k + at * 64 + AHEAD, _MM_HINT_T1);
+                    vec x[KEYS];
                     VEC_UNROLL
                     for (size_t j = 0; j < KEYS; j++)
-                        sum[r][j][p % SPLIT] = MULADD(b, x[j], sum[r][j][p % SPLIT]);
+                        x[j] = KEY(vec_words(k + at * 64 + j * VEC_LANES * 4), (int)(p % STEPS));
+                    VEC_UNROLL
+                    for (size_t r = 0; r < n_rows; r++) {
+                        const vec b = vec_set(q[(r * words + i) * STEPS + p]);
+                        VEC_UNROLL
+                        for (size_t j = 0; j < KEYS; j++)
+                            sum[r][j][p % SPLIT] = MULADD(b, x[j], sum[r][j][p % SPLIT]);
+                    }
+                }
+            }
+            VEC_UNROLL
+            for (size_t j = 0; j < KEYS; j++) {
+#if SCALES
+                const vec scale = NAME(scale)((const unsigned char *)a->head + lsk_kv_q8_k_scales(D),
+                                              s + j * VEC_LANES, first * FIELDS);
+#endif
+                VEC_UNROLL
+                for (size_t r = 0; r < n_rows; r++) {
+                    vec total = sum[r][j][0];
+                    VEC_UNROLL
+                    for (size_t p = 1; p < SPLIT; p++)
+                        total = vec_add(total, sum[r][j][p]);
+#if SCALES
+                    const vec before = first > 0 ? vec_load(z[r] + s + j * VEC_LANES) : vec_zero();
+                    total = vec_fma(total, scale, before);
+#endif
+                    vec_store(z[r] + s + j * VEC_LANES, total);
                 }
             }
         }
-        VEC_UNROLL
-        for (size_t j = 0; j < KEYS; j++) {
-#if SCALES
-            const float *scales = (const float *)(const void *)((const char *)a->head + lsk_kv_q8_scales(D));
-            const vec scale = vec_mul(vec_load(scales + s + j * VEC_LANES), vec_set(1.0f / VEC_BYTE_ONE));
-#endif
-            VEC_UNROLL
-            for (size_t r = 0; r < n_rows; r++) {
-                vec total = sum[r][j][0];
-                VEC_UNROLL
-                for (size_t p = 1; p < SPLIT; p++)
-                    total = vec_add(total, sum[r][j][p]);
-#if SCALES
-                total = vec_mul(total, scale);
-#endif
-                vec_store(z[r] + s + j * VEC_LANES, total);
-            }
-        }
-    }
 }
 
 static size_t NAME(clamp)(size_t s, size_t least, size_t most)
@@ -102,8 +134,8 @@ static size_t NAME(clamp)(size_t s, size_t least, size_t most)
     return s < least ? least : s > most ? most : s;
 }
 
-/* Scores of row r to weights (times the scales of the values); m, l brought up to date. Returns
- * the factor for what the row has summed so far. */
+/* Scores of row r to weights; m, l brought up to date. Returns the factor for what the row has summed
+ * so far. */
 static float NAME(weights)(const struct lsk_attn *a, float *z, size_t r, size_t from, size_t to)
 {
     const size_t lo = NAME(clamp)(a->lo[r], from, to), hi = NAME(clamp)(a->hi[r], lo, to);
@@ -136,13 +168,8 @@ static float NAME(weights)(const struct lsk_attn *a, float *z, size_t r, size_t 
         VEC_UNROLL
         for (size_t j = 0; j < GROUP / VEC_LANES; j++) {
             float *at = z + s + j * VEC_LANES;
-            vec w = vec_exp2(vec_sub(vec_load(at), vec_set(base)));
+            const vec w = vec_exp2(vec_sub(vec_load(at), vec_set(base)));
             sum[j] = vec_add(sum[j], w);
-#if SCALES
-            const float *scales =
-                (const float *)(const void *)((const char *)a->head + lsk_kv_q8_scales(a->D)) + LSK_PAGE;
-            w = vec_mul(w, vec_mul(vec_load(scales + s + j * VEC_LANES), vec_set(1.0f / VEC_BYTE_ONE)));
-#endif
             vec_store(at, w);
         }
     }
@@ -208,7 +235,11 @@ VEC_INLINE void NAME(block)(const struct lsk_attn *a, size_t r0, size_t n_rows, 
     const size_t D = a->D;
     float *acc = a->acc + r0 * D;
     const float *q = a->q + r0 * D;
-    size_t d = 0;
+#if SCALES
+    float w[ROWS][LSK_PAGE];
+#else
+    float(*const w)[LSK_PAGE] = z;
+#endif
 
 #if PAIRS
     float packed[ROWS * PAIRS_MAX_D / 2];
@@ -222,10 +253,17 @@ VEC_INLINE void NAME(block)(const struct lsk_attn *a, size_t r0, size_t n_rows, 
     NAME(scores)(a, q, z, n_rows, from, to, r0 == 0);
     for (size_t r = 0; r < n_rows; r++)
         decay[r] = NAME(weights)(a, z[r], r0 + r, from, to);
-    for (; d + DIMS * VEC_LANES <= D; d += DIMS * VEC_LANES)
-        NAME(values)(a, acc, z, decay, n_rows, DIMS, d, from, to, r0 == 0);
-    for (; d < D; d += VEC_LANES)
-        NAME(values)(a, acc, z, decay, n_rows, 1, d, from, to, r0 == 0);
+    for (size_t d = 0, n; d < D; d += n * VEC_LANES) {
+        n = d + BLOCK * VEC_LANES <= D ? BLOCK : 1;
+#if SCALES
+        for (size_t r = 0; r < n_rows && d % LSK_KV_Q8_RUN == 0; r++)
+            NAME(scaled)(a, w[r], z[r], d, from, to);
+#endif
+        if (n == BLOCK)
+            NAME(values)(a, acc, w, decay, n_rows, BLOCK, d, from, to, r0 == 0);
+        else
+            NAME(values)(a, acc, w, decay, n_rows, 1, d, from, to, r0 == 0);
+    }
 }
 
 static void NAME(attend)(const struct lsk_attn *a)
@@ -272,6 +310,7 @@ static void NAME(attend)(const struct lsk_attn *a)
 #undef GROUP
 #undef AHEAD
 #undef STEPS
+#undef BLOCK
 #undef WORDS
 #undef MULADD
 #undef PAIRS

@@ -4,12 +4,12 @@
  * Queries and weights are written as whole numbers of 24 bits, as precise as floats, and their
  * three bytes go through the products one by one: sums are exact, and put together at the end.
  *
- *     score[s]  = k_scale[s] q_unit  sum_d  (k[s][d] - 128) (2^16 q2[d] + 2^8 q1[d] + q0[d])
- *     acc[d]   += unit               sum_s  v[s][d]         (2^16 w2[s] + 2^8 w1[s] + w0[s])
+ *     score[s]  = q_unit  sum_runs k_scale[run][s]  sum_d  (k[s][d] - 128) (2^16 q2[d] + 2^8 q1[d] + q0[d])
+ *     acc[d]   += unit[run]                         sum_s  v[s][d]         (2^16 w2[s] + 2^8 w1[s] + w0[s])
  *
  * Bytes of queries are signed (keys are not), those of weights are not (values are). A weight is
  * taken relative to the greatest of its row in this page and includes the scale of its value, so
- * that a row loses nothing where its weights are small.
+ * that a row loses nothing where its weights are small: bytes of weights are made for each run.
  *
  * D must be a multiple of 16 up to 256; other sizes go to the AVX-512 kernel.
  */
@@ -26,29 +26,29 @@
 #define DIGITS 3 /* bytes of a number */
 #define DIMS   2 /* ROWS x DIMS x DIGITS = 24 sums, 2 operands, 1 broadcast of 32 registers */
 #define MAX_D  256
+#define RUNS   (MAX_D / LSK_KV_Q8_RUN)
 #define AHEAD  4096     /* bytes between what is read and what is asked for */
 #define MORE   1024     /* bytes asked for while one row's weights are made */
 #define Q_MOST 0x7f7f00 /* below the most of three signed bytes: rounding may not pass that */
 #define W_MOST 0xffffff /* of three unsigned bytes */
+
+_Static_assert(DIMS *VEC_LANES == LSK_KV_Q8_RUN, "a block of dimensions shares the bytes of its weights");
 
 struct block {
     const struct lsk_attn *a;
     size_t r0, from, to; /* slots: multiples of LSK_TILE */
     bool fetch;
     float q_unit[ROWS];
-    float keep[ROWS], unit[ROWS]; /* factors for acc so far and for the sums of this page */
-    size_t v_lo, v_hi;            /* slots that the next two were made for */
-    float v_most;                 /* the greatest scale of their values */
-    float v_scale[LSK_PAGE];      /* scales as parts of it, times W_MOST */
+    float keep[ROWS], gain[ROWS];     /* factors for acc so far and for the weights of this page */
+    float unit[ROWS];                 /* of the bytes of weights */
+    size_t v_lo, v_hi, v_run;         /* slots and run that the next two were made for */
+    float v_most;                     /* the greatest scale of their values */
+    float v_scale[LSK_PAGE];          /* scales as parts of it, times W_MOST */
+    int32_t zero[RUNS][ROWS][DIGITS]; /* what a key of zeros would come to, negated */
     int8_t q[ROWS][DIGITS][MAX_D];
-    uint8_t w[ROWS][DIGITS][LSK_PAGE];
-    float z[ROWS][LSK_PAGE];
+    int32_t w[ROWS][LSK_PAGE]; /* [s + c], s a multiple of 4: bytes c of the weights of slots s .. s + 3 */
+    float z[ROWS][LSK_PAGE];   /* scores, then weights */
 };
-
-static const float *scales_of(const struct lsk_attn *a)
-{
-    return (const float *)(const void *)((const unsigned char *)a->head + lsk_kv_q8_scales(a->D));
-}
 
 /* sum + u0 x0 + .. + u3 x3 in every lane. The builtin function makes gcc copy each sum twice. */
 static inline __m512i add_products(__m512i sum, __m512i u, __m512i x)
@@ -97,11 +97,14 @@ static void split_query(struct block *b, size_t r)
     }
 }
 
-/* sum[r][c] += products of a tile's keys with the queries' bytes; the tile's rows are `step` apart. */
+/* sum[r][c] += products of a run of a tile's keys with the queries' bytes; the tile's rows are `step` apart.
+ */
 VEC_INLINE void add_keys(const struct block *b, __m512i sum[ROWS][DIGITS], const unsigned char *k,
-                         size_t step, size_t n_rows)
+                         size_t step, size_t run, size_t n_rows)
 {
-    for (size_t i = 0; i < b->a->D / 4; i++) {
+    const size_t most = (run + 1) * LSK_KV_Q8_RUN, end = (most < b->a->D ? most : b->a->D) / 4;
+
+    for (size_t i = run * (LSK_KV_Q8_RUN / 4); i < end; i++) {
         const __m512i x = _mm512_loadu_si512(k + i * step);
         if (b->fetch && step > 0)
             _mm_prefetch((const char *)k + i * step + AHEAD, _MM_HINT_T1);
@@ -118,49 +121,74 @@ VEC_INLINE void scores(struct block *b, size_t n_rows)
     static const uint64_t offset[8] = { 0x8080808080808080u, 0x8080808080808080u, 0x8080808080808080u,
                                         0x8080808080808080u, 0x8080808080808080u, 0x8080808080808080u,
                                         0x8080808080808080u, 0x8080808080808080u };
-    const unsigned char *k = b->a->head;
-    __m512i zero[ROWS][DIGITS], sum[ROWS][DIGITS];
+    const unsigned char *k = b->a->head, *scales = k + lsk_kv_q8_k_scales(b->a->D);
+    const size_t runs = lsk_kv_q8_runs(b->a->D);
+    __m512i sum[ROWS][DIGITS];
 
-    memset(zero, 0, sizeof zero);
-    add_keys(b, zero, (const unsigned char *)offset, 0, n_rows);
-    for (size_t s = b->from; s < b->to; s += LSK_TILE) {
-        const vec scale = vec_load(scales_of(b->a) + s);
+    for (size_t run = 0; run < runs; run++) {
         VEC_UNROLL
         for (size_t r = 0; r < n_rows; r++)
             VEC_UNROLL
         for (size_t c = 0; c < DIGITS; c++)
-            sum[r][c] = _mm512_sub_epi32(_mm512_setzero_si512(), zero[r][c]);
-        add_keys(b, sum, k + s * b->a->D, 64, n_rows);
+            sum[r][c] = _mm512_setzero_si512();
+        add_keys(b, sum, (const unsigned char *)offset, 0, run, n_rows);
         VEC_UNROLL
         for (size_t r = 0; r < n_rows; r++)
-            vec_store(b->z[r] + s, vec_mul(join(sum[r]), vec_mul(scale, vec_set(b->q_unit[r]))));
+            VEC_UNROLL
+        for (size_t c = 0; c < DIGITS; c++)
+            b->zero[run][r][c] = -_mm_cvtsi128_si32(_mm512_castsi512_si128(sum[r][c]));
+    }
+    for (size_t s = b->from; s < b->to; s += LSK_TILE) {
+        vec total[ROWS];
+        VEC_UNROLL
+        for (size_t r = 0; r < n_rows; r++)
+            total[r] = vec_zero();
+        for (size_t run = 0; run < runs; run++) {
+            const vec scale = vec_load_bf16(scales + 2 * (run * LSK_PAGE + s));
+            VEC_UNROLL
+            for (size_t r = 0; r < n_rows; r++)
+                VEC_UNROLL
+            for (size_t c = 0; c < DIGITS; c++)
+                sum[r][c] = _mm512_set1_epi32(b->zero[run][r][c]);
+            add_keys(b, sum, k + s * b->a->D, 64, run, n_rows);
+            VEC_UNROLL
+            for (size_t r = 0; r < n_rows; r++)
+                total[r] = vec_fma(join(sum[r]), scale, total[r]);
+        }
+        VEC_UNROLL
+        for (size_t r = 0; r < n_rows; r++)
+            vec_store(b->z[r] + s, vec_mul(total[r], vec_set(b->q_unit[r])));
     }
 }
 
 /* Scales of the values in slots lo .. hi - 1: what a row does not see has no part in its weights. */
-static void prepare_scales(struct block *b, size_t lo, size_t hi)
+static void prepare_scales(struct block *b, size_t run, size_t lo, size_t hi)
 {
-    const float *scales = scales_of(b->a) + LSK_PAGE;
-    vec most = vec_zero();
+    const lsi_bf16 *scales =
+        (const lsi_bf16 *)(const void *)((const unsigned char *)b->a->head + lsk_kv_q8_v_scales(b->a->D)) +
+        run * LSK_PAGE;
+    __m512i most = _mm512_setzero_si512();
 
-    if (b->v_lo == lo && b->v_hi == hi)
+    if (b->v_lo == lo && b->v_hi == hi && b->v_run == run)
         return;
-    for (size_t s = lo / VEC_LANES * VEC_LANES; s < hi; s += VEC_LANES) {
-        const uint32_t from_lo = s < lo ? 0xffffu << (lo - s) : 0xffffu;
-        const uint32_t to_hi = s + VEC_LANES > hi ? 0xffffu >> (s + VEC_LANES - hi) : 0xffffu;
-        const vec seen = _mm512_maskz_loadu_ps((__mmask16)(from_lo & to_hi), scales + s);
-        most = vec_max(seen, most);
+    /* As whole numbers: positive bf16 numbers have the same order. */
+    for (size_t s = lo / 32 * 32; s < hi; s += 32) {
+        const uint32_t from_lo = s < lo ? UINT32_MAX << (lo - s) : UINT32_MAX;
+        const uint32_t to_hi = s + 32 > hi ? UINT32_MAX >> (s + 32 - hi) : UINT32_MAX;
+        most = _mm512_mask_max_epu16(most, from_lo & to_hi, most, _mm512_loadu_si512(scales + s));
     }
+    const __m512i low = _mm512_and_si512(most, _mm512_set1_epi32(0xffff));
+    const uint32_t bits = _mm512_reduce_max_epu32(_mm512_max_epu32(low, _mm512_srli_epi32(most, 16)));
     b->v_lo = lo;
     b->v_hi = hi;
-    b->v_most = vec_greatest(most);
-    const vec inv = vec_set(b->v_most > 0.0f ? 1.0f / b->v_most : 0.0f);
+    b->v_run = run;
+    b->v_most = fmaxf(lsi_bf16_to_f32((lsi_bf16)bits), 0x1p-100f); /* so that the next division can be done */
+    const vec by = vec_set((float)W_MOST / b->v_most);
     for (size_t s = b->from; s < b->to; s += VEC_LANES)
-        vec_store(b->v_scale + s, vec_mul(vec_min(vec_set(1.0f), vec_mul(vec_load(scales + s), inv)),
-                                          vec_set((float)W_MOST)));
+        vec_store(b->v_scale + s, vec_min(vec_set((float)W_MOST), vec_mul(vec_load_bf16(scales + s), by)));
 }
 
-/* Bytes of the weights of row r; brings m and l up to date. */
+/* Scores of row r to weights; brings m and l up to date. */
 static void weights(struct block *b, size_t r)
 {
     const struct lsk_attn *a = b->a;
@@ -169,7 +197,6 @@ static void weights(struct block *b, size_t r)
     float *z = b->z[r], factor[VEC_LANES];
     vec top = vec_set(-INFINITY), sum = vec_zero();
 
-    prepare_scales(b, lo, hi);
     for (size_t s = from; s < lo && s < to; s++)
         z[s] = -INFINITY;
     for (size_t s = hi > from ? hi : from; s < to; s++)
@@ -180,24 +207,34 @@ static void weights(struct block *b, size_t r)
     const vec base = vec_set(here == -INFINITY ? 0.0f : here);
     for (size_t s = from; s < to; s += VEC_LANES) {
         const vec w = vec_exp2(vec_sub(vec_load(z + s), base));
-        const __m512i x = _mm512_cvtps_epi32(vec_mul(w, vec_load(b->v_scale + s)));
         sum = vec_add(sum, w);
+        vec_store(z + s, w);
         if (b->fetch)
             _mm_prefetch((const char *)a->head + LSK_PAGE * a->D + AHEAD + r * MORE + s * (MORE / LSK_PAGE),
                          _MM_HINT_T1);
-        VEC_UNROLL
-        for (unsigned c = 0; c < DIGITS; c++)
-            _mm_storeu_si128((__m128i *)(void *)&b->w[r][c][s],
-                             _mm512_cvtepi32_epi8(_mm512_srli_epi32(x, 8 * c)));
     }
     /* Both factors at once: lane 0 for what was there, lane 1 for what is new. */
     const vec old = vec_set(m == -INFINITY ? 0.0f : before - m);
     const vec new = vec_set(m == -INFINITY ? 0.0f : here - m);
     vec_store(factor, vec_exp2(_mm512_mask_mov_ps(old, 2, new)));
     b->keep[r] = factor[0];
-    b->unit[r] = factor[1] * (b->v_most / (float)W_MOST);
+    b->gain[r] = factor[1];
     a->l[row] = a->l[row] * factor[0] + vec_sum(sum) * factor[1];
     a->m[row] = m;
+}
+
+/* Bytes of the weights of row r, for a run of the values. */
+static void split_weights(struct block *b, size_t r, size_t run)
+{
+    const __m512i by_digit =
+        _mm512_broadcast_i32x4(_mm_setr_epi8(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15));
+
+    prepare_scales(b, run, b->a->lo[b->r0 + r], b->a->hi[b->r0 + r]);
+    b->unit[r] = b->gain[r] * (b->v_most / (float)W_MOST);
+    for (size_t s = b->from; s < b->to; s += VEC_LANES) {
+        const __m512i x = _mm512_cvtps_epi32(vec_mul(vec_load(b->z[r] + s), vec_load(b->v_scale + s)));
+        _mm512_storeu_si512(b->w[r] + s, _mm512_shuffle_epi8(x, by_digit));
+    }
 }
 
 VEC_INLINE void values(const struct block *b, size_t n_rows, size_t n_dims, size_t d)
@@ -223,15 +260,16 @@ VEC_INLINE void values(const struct block *b, size_t n_rows, size_t n_dims, size
             VEC_UNROLL
             for (size_t j = 0; j < n_dims; j++)
                 _mm_prefetch((const char *)there + j * 64, _MM_HINT_T1);
-            /* Scales are at the end of the next head and the first that it needs: a line every 8 slots. */
-            if (d == 0 && s % 8 == 0)
-                _mm_prefetch((const char *)next + 2 * part_bytes + s * 8, _MM_HINT_T1);
+            /* Scales are at the end of the next head and the first that it needs: a line every 16 slots. */
+            if (s % 16 == 0)
+                _mm_prefetch((const char *)next + 2 * part_bytes + d / LSK_KV_Q8_RUN * 4 * LSK_PAGE + s * 4,
+                             _MM_HINT_T1);
         }
         VEC_UNROLL
         for (size_t r = 0; r < n_rows; r++)
             VEC_UNROLL
         for (size_t c = 0; c < DIGITS; c++) {
-            const __m512i w = broadcast4(&b->w[r][c][s]);
+            const __m512i w = _mm512_set1_epi32(b->w[r][s + c]);
             VEC_UNROLL
             for (size_t j = 0; j < n_dims; j++)
                 sum[r][j][c] = add_products(sum[r][j][c], w, x[j]);
@@ -249,17 +287,19 @@ VEC_INLINE void values(const struct block *b, size_t n_rows, size_t n_dims, size
 
 VEC_INLINE void passes(struct block *b, size_t n_rows)
 {
-    size_t d;
-
     for (size_t r = 0; r < n_rows; r++)
         split_query(b, r);
     scores(b, n_rows);
     for (size_t r = 0; r < n_rows; r++)
         weights(b, r);
-    for (d = 0; d + DIMS * VEC_LANES <= b->a->D; d += DIMS * VEC_LANES)
-        values(b, n_rows, DIMS, d);
-    if (d < b->a->D)
-        values(b, n_rows, 1, d);
+    for (size_t d = 0; d < b->a->D; d += LSK_KV_Q8_RUN) {
+        for (size_t r = 0; r < n_rows; r++)
+            split_weights(b, r, d / LSK_KV_Q8_RUN);
+        if (d + LSK_KV_Q8_RUN <= b->a->D)
+            values(b, n_rows, DIMS, d);
+        else
+            values(b, n_rows, 1, d);
+    }
 }
 
 /* The slots that rows r0 .. r0 + n_rows - 1 see. False: none. */

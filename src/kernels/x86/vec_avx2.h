@@ -102,6 +102,11 @@ static inline vec vec_bf16_high(vec_bits w)
 {
     return _mm256_castsi256_ps(_mm256_and_si256(w, _mm256_set1_epi32((int)0xffff0000u)));
 }
+static inline vec vec_load_bf16(const void *p)
+{
+    return _mm256_castsi256_ps(
+        _mm256_slli_epi32(_mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)p)), 16));
+}
 /* Words of two bf16 numbers, rounded to nearest even. Not for NaN. */
 static inline vec_bits vec_bf16_words(vec low, vec high)
 {

@@ -96,6 +96,11 @@ static inline vec vec_bf16_high(vec_bits w)
 {
     return _mm512_castsi512_ps(_mm512_and_si512(w, _mm512_set1_epi32((int)0xffff0000u)));
 }
+static inline vec vec_load_bf16(const void *p)
+{
+    return _mm512_castsi512_ps(
+        _mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)p)), 16));
+}
 /* Words of two bf16 numbers, rounded to nearest even. Not for NaN. */
 static inline vec_bits vec_bf16_words(vec low, vec high)
 {

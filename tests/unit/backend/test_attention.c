@@ -64,19 +64,25 @@ static struct lsi_kv_view view(const struct problem *p)
     return kv;
 }
 
-/* What the format keeps of a vector. */
+static float to_bf16(float x)
+{
+    return lsi_bf16_to_f32(lsi_bf16_from_f32(x));
+}
+
+/* What the format keeps of a vector: 8 bits have a scale for each 32 dimensions. */
 static void keep(enum lsi_kv_format format, double *y, const float *x, size_t D)
 {
-    float amax = 0.0f;
-
-    for (size_t d = 0; d < D; d++)
-        amax = fmaxf(amax, fabsf(x[d]));
-    const float scale = amax / 127.0f, inv = 1.0f / scale;
-    for (size_t d = 0; d < D; d++) {
-        const float rounded = lsi_bf16_to_f32(lsi_bf16_from_f32(x[d]));
-        y[d] = format == LSI_KV_F32    ? (double)x[d]
-               : format == LSI_KV_BF16 ? (double)rounded
-                                       : (double)(lrintf(x[d] * inv) * scale);
+    for (size_t first = 0; first < D; first += 32) {
+        const size_t end = lsi_min_size(first + 32, D);
+        float amax = 0.0f;
+        for (size_t d = first; d < end; d++)
+            amax = fmaxf(amax, fabsf(x[d]));
+        const float scale = to_bf16(amax / 127.0f), inv = 1.0f / scale;
+        for (size_t d = first; d < end; d++)
+            y[d] = format == LSI_KV_F32 ? (double)x[d]
+                   : format == LSI_KV_BF16
+                       ? (double)to_bf16(x[d])
+                       : (double)(fminf(fmaxf(rintf(x[d] * inv), -127.0f), 127.0f) * scale);
     }
 }
 
@@ -99,8 +105,9 @@ static void make_problem(struct problem *p, uint64_t seed)
     for (size_t i = 0; i < p->T * p->ldq; i++)
         p->q[i] = (float)lsi_rng_normal(&rng);
     for (size_t i = 0; i < p->n_slots * p->ldk; i++) {
-        p->k[i] = (float)lsi_rng_normal(&rng);
-        p->v[i] = (float)lsi_rng_normal(&rng);
+        /* Dimensions of very different sizes. */
+        p->k[i] = (float)(lsi_rng_normal(&rng) * (i / 32 % 5 == 1 ? 0.01 : 1.0));
+        p->v[i] = (float)(lsi_rng_normal(&rng) * (i / 32 % 3 == 1 ? 0.01 : 1.0));
     }
     p->kept_k = lsi_calloc(heap(), p->n_slots * p->G * p->D, sizeof *p->kept_k);
     p->kept_v = lsi_calloc(heap(), p->n_slots * p->G * p->D, sizeof *p->kept_v);
@@ -355,11 +362,22 @@ static void test_decode_equals_block(void)
     }
 }
 
+/* Two bytes of scale for 32 of a key's or value's. */
+static void test_page_bytes(void)
+{
+    for (size_t D = 32; D <= 256; D += 32) {
+        const size_t bf16 = lsi_kv_page_bytes(LSI_KV_BF16, 3, D);
+        CHECK_INT(bf16, 2 * 3 * D * LSI_KV_PAGE * 2);
+        CHECK_INT(lsi_kv_page_bytes(LSI_KV_Q8, 3, D) * 32, bf16 * 17);
+    }
+}
+
 int main(int argc, char **argv)
 {
     static const struct test tests[] = {
-        TEST(test_shapes),    TEST(test_windows),           TEST(test_rows_that_see_nothing),
-        TEST(test_odd_sizes), TEST(test_deep_and_in_place), TEST(test_decode_equals_block),
+        TEST(test_shapes),     TEST(test_windows),           TEST(test_rows_that_see_nothing),
+        TEST(test_odd_sizes),  TEST(test_deep_and_in_place), TEST(test_decode_equals_block),
+        TEST(test_page_bytes),
     };
     return test_main(tests, sizeof tests / sizeof tests[0], argc, argv);
 }
