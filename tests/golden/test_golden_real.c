@@ -78,9 +78,9 @@ static void test_bf16(void)
 }
 
 /*
- * Weights as they are, activations in 8 bits with a scale for each 32: one token at a time. The share of equal
- * first choices is counted over some thousand rows: a per cent more or less is two standard errors, and any
- * change of the order of a sum draws it anew (transformers with this rounding: 96.5 %).
+ * Weights as they are, activations in 8 bits with a scale for each 32: one token at a time. The share of
+ * equal first choices is counted over some thousand rows: a per cent more or less is two standard errors, and
+ * any change of the order of a sum draws it anew (transformers with this rounding: 96.5 %).
  */
 static void test_auto_decode(void)
 {
