@@ -2,7 +2,7 @@
  * Longspan: language models at long context on the memory you have.
  *
  * Open a model, open its tokenizer, make a context, append tokens, choose the next
- * one; examples/ask.c does it in thirty lines.
+ * one; examples/ask.c is a complete program.
  *
  * Rules that hold everywhere, so that functions state only exceptions:
  *  - Models and tokenizers are immutable after open and may be shared between threads;
