@@ -9,7 +9,7 @@
 #ifndef LSI_BACKEND_H
 #define LSI_BACKEND_H
 
-#include "ops/ops.h"
+#include "ops/backward.h"
 
 struct lsi_backend {
     const char *name;
@@ -32,6 +32,29 @@ struct lsi_backend {
     void (*attention)(struct lsi_exec *, const struct lsi_attention *);
     size_t (*attention_scratch)(const struct lsi_exec *, size_t, size_t, size_t, size_t);
     void (*nll)(struct lsi_exec *, float *, const float *, const int32_t *, size_t, size_t, size_t);
+
+    /* training: ops/backward.h */
+    void (*rmsnorm_backward)(struct lsi_exec *, float *, float *, const float *, const float *, const float *,
+                             size_t, size_t, size_t, float, bool);
+    size_t (*rmsnorm_backward_scratch)(const struct lsi_exec *, size_t, size_t);
+    void (*rope_backward)(struct lsi_exec *, float *, size_t, size_t, size_t, size_t, const struct lsi_rope *,
+                          int64_t);
+    void (*glu_to)(struct lsi_exec *, float *, const float *, const float *, size_t, size_t, size_t,
+                   enum lsi_act);
+    void (*glu_backward)(struct lsi_exec *, float *, float *, const float *, size_t, size_t, size_t,
+                         enum lsi_act);
+    void (*embed_backward)(struct lsi_exec *, float *, const float *, const int32_t *, size_t, size_t, float);
+    void (*rows_load)(struct lsi_exec *, float *, const void *, enum lsi_dtype, size_t, size_t);
+    void (*rows_store)(struct lsi_exec *, void *, enum lsi_dtype, const float *, size_t, size_t);
+    void (*linear_backward)(struct lsi_exec *, const struct lsi_linear_grad *, size_t, float *, size_t, bool,
+                            const float *, size_t, size_t, float);
+    size_t (*linear_backward_scratch)(const struct lsi_exec *, size_t, size_t, size_t);
+    void (*attention_backward)(struct lsi_exec *, const struct lsi_attention_backward *);
+    size_t (*attention_backward_scratch)(const struct lsi_exec *, size_t, size_t, size_t, size_t, size_t);
+    double (*cross_entropy)(struct lsi_exec *, float *, const int32_t *, size_t, size_t, size_t);
+    size_t (*cross_entropy_scratch)(const struct lsi_exec *, size_t);
+    double (*sum_squares)(struct lsi_exec *, const float *, size_t);
+    void (*adamw)(struct lsi_exec *, const struct lsi_adamw *, const struct lsi_adamw_tensor *);
 };
 
 #endif
