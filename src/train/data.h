@@ -1,0 +1,53 @@
+/*
+ * Training data: files to sequences of at most N tokens with labels and document
+ * borders. Every sequence can be had by its number alone (epochs included), in an order
+ * that a seed fixes: a run is resumed by going on with the next number.
+ */
+#ifndef LSI_DATA_H
+#define LSI_DATA_H
+
+#include <longspan/tokenizer.h>
+#include <longspan/train.h>
+
+#include "base/base.h"
+
+struct lsi_data; /* heap object */
+
+struct lsi_data_options {
+    const char *const *paths;
+    size_t n_paths;
+    ls_train_format format;
+    const ls_tokenizer *tok;
+    const char *tokenizer_path; /* where tok came from: part of the token cache's key; chat template */
+    const char *chat_template;  /* NULL: recognised */
+    size_t seq;
+    bool shuffle, pack;
+    uint64_t seed;
+    const char *cache_dir;    /* NULL: no token cache on disk */
+    size_t n_vocab;           /* ids must be below */
+    ls_progress_fn *progress; /* tokenising: bytes done, of total */
+    void *progress_user;
+    const volatile int *cancel;
+    const ls_alloc *alloc;
+};
+
+/** Reads, tokenises (or maps the token cache) and cuts. */
+ls_status lsi_data_open(struct lsi_data **d, const struct lsi_data_options *o, ls_error *err);
+void lsi_data_close(struct lsi_data *d);
+
+/** Sequences of one epoch, > 0. */
+uint64_t lsi_data_n_sequences(const struct lsi_data *d);
+/** Tokens in all sequences of an epoch, and those that are dropped. */
+uint64_t lsi_data_n_tokens(const struct lsi_data *d);
+uint64_t lsi_data_n_dropped(const struct lsi_data *d);
+
+/**
+ * Sequence number i (any i: epoch i / n_sequences). Pointers in *s are good until the next call for the same
+ * slot (0 .. LSI_DATA_SLOTS - 1).
+ */
+#define LSI_DATA_SLOTS 2
+ls_status lsi_data_get(struct lsi_data *d, uint64_t i, int slot, ls_train_sequence *s, ls_error *err);
+/** Labels of sequence i that are not ignored. */
+ls_status lsi_data_n_valid(struct lsi_data *d, uint64_t i, uint64_t *n_valid, ls_error *err);
+
+#endif
