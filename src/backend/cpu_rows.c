@@ -167,6 +167,23 @@ void lsi_cpu_glu(struct lsi_exec *ex, float *gate, const float *up, size_t n_row
     over_rows(ex, &r, 2 * n_cols, glu_task);
 }
 
+/* ---- scaling ---------------------------------------------------------------------------- */
+
+static void scale_task(void *ctx, size_t task, int thread)
+{
+    const struct rows *r = ctx;
+
+    (void)thread;
+    for (size_t i = first(r, task); i < last(r, task); i++)
+        r->y[i] *= r->scale;
+}
+
+void lsi_cpu_scale(struct lsi_exec *ex, float *x, size_t n, float scale)
+{
+    struct rows r = { .n_rows = n, .y = x, .scale = scale };
+    over_rows(ex, &r, 1, scale_task);
+}
+
 /* ---- loss ------------------------------------------------------------------------------ */
 
 static void nll_task(void *ctx, size_t task, int thread)

@@ -15,7 +15,7 @@
 #ifndef LSI_CACHE_H
 #define LSI_CACHE_H
 
-#include "ops/ops.h"
+#include "ops/backward.h"
 
 struct lsi_cache_shape {
     size_t L;     /* layers */
@@ -33,6 +33,18 @@ struct lsi_cache_query {
     size_t ldq, ldo;
     size_t T;
     size_t window; /* 0: none */
+    float scale;
+};
+
+/* The gradient of a query of the same rows: lsi_op_attention_backward. */
+struct lsi_cache_gradient {
+    const float *q, *out, *dout; /* [T][H*D], row stride ld for all */
+    const float *lse;            /* [T][H] */
+    float *dq;                   /* [T][H*D]; may equal dout */
+    float *dk, *dv;              /* [slots][G*D] added to; slot s in row s */
+    size_t ld;
+    size_t T;
+    size_t window;
     float scale;
 };
 
@@ -61,6 +73,15 @@ struct lsi_cache_policy {
     void (*attend)(struct lsi_cache *cache, struct lsi_exec *ex, size_t layer,
                    const struct lsi_cache_query *q);
     void (*commit)(struct lsi_cache *cache, size_t n_rows);
+    /** (optional) Training: the gradient of attend. */
+    void (*attend_backward)(struct lsi_cache *cache, struct lsi_exec *ex, size_t layer,
+                            const struct lsi_cache_gradient *g);
+    /**
+     * (optional) Positions for the rotary embedding of the n_rows rows that follow `length`: of the rows from
+     * `row` on, how many have consecutive positions, which begin at *pos0. Without it all of them do, from
+     * `length` on.
+     */
+    size_t (*positions)(const struct lsi_cache *cache, size_t row, size_t n_rows, int64_t *pos0);
 
     /** Keep the first n_tokens. Afterwards the cache is what it was with them. */
     ls_status (*rewind)(struct lsi_cache *cache, size_t n_tokens, ls_error *err);

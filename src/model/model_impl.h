@@ -20,6 +20,24 @@
 #include "model/families.h"
 #include "ops/ops.h"
 
+/* The matrices of a layer that an adapter may be added to. */
+enum lsi_proj {
+    LSI_PROJ_Q,
+    LSI_PROJ_K,
+    LSI_PROJ_V,
+    LSI_PROJ_O,
+    LSI_PROJ_GATE,
+    LSI_PROJ_UP,
+    LSI_PROJ_DOWN,
+    LSI_N_PROJ
+};
+
+/* A low-rank addition to a matrix (LoRA, arXiv 2106.09685): y += scale * B (A x). */
+struct lsi_lora {
+    struct lsi_weight a, b; /* [rank][n_in], [n_out][rank]; a.data NULL: none */
+    float scale;            /* alpha / rank */
+};
+
 struct lsi_layer {
     struct lsi_weight q, k, v, o;                 /* [H*D][C], [G*D][C], [G*D][C], [C][H*D] */
     struct lsi_weight gate, up, down;             /* [F][C], [F][C], [C][F] */
@@ -33,6 +51,7 @@ struct lsi_layer {
     const float *gate_bias, *up_bias, *down_bias; /* [F], [F], [C] or NULL */
     const struct lsi_rope *rope;                  /* of this layer's kind */
     size_t window;                                /* 0: sees everything before it */
+    const struct lsi_lora *lora;                  /* [LSI_N_PROJ] or NULL */
 };
 
 /* A tensor of either format. Text is not NUL-terminated. */

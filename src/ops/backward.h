@@ -32,6 +32,9 @@ size_t lsi_op_rmsnorm_backward_scratch(const struct lsi_exec *ex, size_t n_rows,
 void lsi_op_rope_backward(struct lsi_exec *ex, float *dx, size_t n_rows, size_t n_heads, size_t D, size_t ld,
                           const struct lsi_rope *rope, int64_t pos0);
 
+/** x *= scale, n elements. */
+void lsi_op_scale(struct lsi_exec *ex, float *x, size_t n, float scale);
+
 /** y = act(gate) * up; y may equal gate. All [n_rows][ld]. */
 void lsi_op_glu_to(struct lsi_exec *ex, float *y, const float *gate, const float *up, size_t n_rows,
                    size_t n_cols, size_t ld, enum lsi_act act);
