@@ -28,5 +28,6 @@
 #include <longspan/status.h>
 #include <longspan/system.h>
 #include <longspan/tokenizer.h>
+#include <longspan/train.h>
 
 #endif

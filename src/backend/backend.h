@@ -39,6 +39,7 @@ struct lsi_backend {
     size_t (*rmsnorm_backward_scratch)(const struct lsi_exec *, size_t, size_t);
     void (*rope_backward)(struct lsi_exec *, float *, size_t, size_t, size_t, size_t, const struct lsi_rope *,
                           int64_t);
+    void (*zero)(struct lsi_exec *, void *, size_t);
     void (*scale)(struct lsi_exec *, float *, size_t, float);
     void (*glu_to)(struct lsi_exec *, float *, const float *, const float *, size_t, size_t, size_t,
                    enum lsi_act);

@@ -52,6 +52,7 @@ static const struct lsi_backend cpu_backend = {
     .rmsnorm_add = lsi_cpu_rmsnorm_add,
     .rope = lsi_cpu_rope,
     .glu = lsi_cpu_glu,
+    .zero = lsi_cpu_zero,
     .scale = lsi_cpu_scale,
     .linear = lsi_cpu_linear,
     .linear_scratch = lsi_cpu_linear_scratch,

@@ -36,6 +36,7 @@ void lsi_cpu_rope(struct lsi_exec *ex, float *x, size_t n_rows, size_t n_heads, 
                   const struct lsi_rope *rope, int64_t pos0);
 void lsi_cpu_glu(struct lsi_exec *ex, float *gate, const float *up, size_t n_rows, size_t n_cols, size_t ld,
                  enum lsi_act act);
+void lsi_cpu_zero(struct lsi_exec *ex, void *x, size_t bytes);
 void lsi_cpu_scale(struct lsi_exec *ex, float *x, size_t n, float scale);
 void lsi_cpu_nll(struct lsi_exec *ex, float *nll, const float *logits, const int32_t *target, size_t n_rows,
                  size_t V, size_t ld);

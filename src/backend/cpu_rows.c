@@ -6,6 +6,7 @@
 #include "backend/cpu.h"
 
 #include <math.h>
+#include <string.h>
 
 #define ROWS_WORK 16384
 
@@ -165,6 +166,30 @@ void lsi_cpu_glu(struct lsi_exec *ex, float *gate, const float *up, size_t n_row
 
     r.glu = act == LSI_ACT_SILU ? kernels->glu_silu : kernels->glu_gelu;
     over_rows(ex, &r, 2 * n_cols, glu_task);
+}
+
+/* ---- zeros -------------------------------------------------------------------------------- */
+
+#define ZERO_BYTES ((size_t)1 << 20)
+
+struct zero {
+    unsigned char *x;
+    size_t bytes;
+};
+
+static void zero_task(void *ctx, size_t task, int thread)
+{
+    const struct zero *z = ctx;
+    const size_t at = task * ZERO_BYTES;
+
+    (void)thread;
+    memset(z->x + at, 0, lsi_min_size(ZERO_BYTES, z->bytes - at));
+}
+
+void lsi_cpu_zero(struct lsi_exec *ex, void *x, size_t bytes)
+{
+    struct zero z = { x, bytes };
+    lsi_parallel(ex->pool, lsi_div_up(bytes, ZERO_BYTES), zero_task, &z);
 }
 
 /* ---- scaling ---------------------------------------------------------------------------- */

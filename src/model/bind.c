@@ -194,20 +194,23 @@ static ls_status bind_layer(struct binder *b, size_t i, struct lsi_layer *y)
     return LS_OK;
 }
 
+void lsi_model_rope(struct lsi_rope *rope, const struct lsi_config *c, int sliding, double *inv_freq)
+{
+    /* Divisors belong to the layers with the long base: to both kinds unless one has its own. */
+    const bool divided = !sliding || c->family->defaults.rope_base_local == 0;
+    rope->mscale =
+        lsi_rope_frequencies(&c->rope[sliding], divided ? c->freq_divisors : NULL, c->D, inv_freq);
+    rope->inv_freq = inv_freq;
+    rope->interleaved = c->interleaved;
+}
+
 static void bind_rope(struct binder *b)
 {
     struct ls_model *m = b->m;
-    const struct lsi_config *c = &m->config;
     for (int i = 0; i < 2; i++) {
-        double *inv_freq = lsi_arena_take(b->arena, c->D / 2, sizeof *inv_freq);
-        if (!inv_freq)
-            continue;
-        /* Divisors belong to the layers with the long base: to both kinds unless one has its own. */
-        const bool divided = i == 0 || c->family->defaults.rope_base_local == 0;
-        m->rope[i].mscale =
-            lsi_rope_frequencies(&c->rope[i], divided ? c->freq_divisors : NULL, c->D, inv_freq);
-        m->rope[i].inv_freq = inv_freq;
-        m->rope[i].interleaved = c->interleaved;
+        double *inv_freq = lsi_arena_take(b->arena, m->config.D / 2, sizeof *inv_freq);
+        if (inv_freq)
+            lsi_model_rope(&m->rope[i], &m->config, i, inv_freq);
     }
 }
 

@@ -11,6 +11,25 @@ const char *lsi_rope_scaling_name(enum lsi_rope_scaling s)
     return names[s];
 }
 
+ls_status lsi_config_copy(struct lsi_config *c, const struct lsi_config *from, const ls_alloc *alloc,
+                          ls_error *err)
+{
+    *c = *from;
+    c->alloc = alloc;
+    c->freq_divisors = NULL;
+    c->sliding = lsi_calloc(alloc, c->L, sizeof *c->sliding);
+    if (from->freq_divisors)
+        c->freq_divisors = lsi_calloc(alloc, c->D / 2, sizeof *c->freq_divisors);
+    if (!c->sliding || (from->freq_divisors && !c->freq_divisors)) {
+        lsi_config_fini(c);
+        return lsi_fail(err, LS_E_NOMEM, "out of memory for a configuration of %zu layers", from->L);
+    }
+    memcpy(c->sliding, from->sliding, c->L * sizeof *c->sliding);
+    if (from->freq_divisors)
+        memcpy(c->freq_divisors, from->freq_divisors, c->D / 2 * sizeof *c->freq_divisors);
+    return LS_OK;
+}
+
 void lsi_config_fini(struct lsi_config *c)
 {
     if (c->alloc) {

@@ -108,6 +108,9 @@ void lsi_config_add_eos(struct lsi_config *c, int64_t id);
 /** Fill the sliding flags from a window and the family's pattern (pattern 0: all layers slide). */
 void lsi_config_set_pattern(struct lsi_config *c, size_t pattern);
 
+/** A copy that owns its arrays. */
+ls_status lsi_config_copy(struct lsi_config *c, const struct lsi_config *from, const ls_alloc *alloc,
+                          ls_error *err);
 void lsi_config_fini(struct lsi_config *c);
 
 #endif

@@ -134,6 +134,9 @@ struct lsi_shape lsi_role_shape(const struct lsi_config *c, enum lsi_role role);
 /** Whether Hugging Face files store the gain less 1 for families with gain_offset. */
 bool lsi_role_is_gain(enum lsi_role role);
 
+/** The rotary embedding of the layers that slide (1) or do not (0); inv_freq [D/2] is filled and kept. */
+void lsi_model_rope(struct lsi_rope *rope, const struct lsi_config *c, int sliding, double *inv_freq);
+
 /** Bind every tensor of the model (config and source are set). Checks names, types and shapes. */
 ls_status lsi_model_bind(struct ls_model *m, ls_error *err);
 

@@ -29,6 +29,11 @@ void lsi_op_rope_backward(struct lsi_exec *ex, float *dx, size_t n_rows, size_t 
     ex->backend->rope_backward(ex, dx, n_rows, n_heads, D, ld, rope, pos0);
 }
 
+void lsi_op_zero(struct lsi_exec *ex, void *x, size_t bytes)
+{
+    ex->backend->zero(ex, x, bytes);
+}
+
 void lsi_op_scale(struct lsi_exec *ex, float *x, size_t n, float scale)
 {
     ex->backend->scale(ex, x, n, scale);

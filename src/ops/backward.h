@@ -32,6 +32,9 @@ size_t lsi_op_rmsnorm_backward_scratch(const struct lsi_exec *ex, size_t n_rows,
 void lsi_op_rope_backward(struct lsi_exec *ex, float *dx, size_t n_rows, size_t n_heads, size_t D, size_t ld,
                           const struct lsi_rope *rope, int64_t pos0);
 
+/** Zero bytes of backend memory. */
+void lsi_op_zero(struct lsi_exec *ex, void *x, size_t bytes);
+
 /** x *= scale, n elements. */
 void lsi_op_scale(struct lsi_exec *ex, float *x, size_t n, float scale);
 
