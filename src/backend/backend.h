@@ -24,7 +24,6 @@ struct lsi_backend {
     void (*rmsnorm_add)(struct lsi_exec *, float *, const float *, const float *, size_t, size_t, float);
     void (*rope)(struct lsi_exec *, float *, size_t, size_t, size_t, size_t, const struct lsi_rope *,
                  int64_t);
-    void (*glu)(struct lsi_exec *, float *, const float *, size_t, size_t, size_t, enum lsi_act);
     void (*linear)(struct lsi_exec *, const struct lsi_linear *, size_t, const float *, size_t, size_t);
     size_t (*linear_scratch)(const struct lsi_exec *, size_t, size_t, size_t);
     void (*kv_store)(struct lsi_exec *, const struct lsi_kv_view *, size_t, const float *, size_t,

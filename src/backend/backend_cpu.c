@@ -51,7 +51,6 @@ static const struct lsi_backend cpu_backend = {
     .rmsnorm = lsi_cpu_rmsnorm,
     .rmsnorm_add = lsi_cpu_rmsnorm_add,
     .rope = lsi_cpu_rope,
-    .glu = lsi_cpu_glu,
     .zero = lsi_cpu_zero,
     .scale = lsi_cpu_scale,
     .linear = lsi_cpu_linear,
@@ -60,6 +59,18 @@ static const struct lsi_backend cpu_backend = {
     .attention = lsi_cpu_attention,
     .attention_scratch = lsi_cpu_attention_scratch,
     .nll = lsi_cpu_nll,
+    .rmsnorm_backward = lsi_cpu_rmsnorm_backward,
+    .rmsnorm_backward_scratch = lsi_cpu_rmsnorm_backward_scratch,
+    .rope_backward = lsi_cpu_rope_backward,
+    .glu_to = lsi_cpu_glu_to,
+    .glu_backward = lsi_cpu_glu_backward,
+    .embed_backward = lsi_cpu_embed_backward,
+    .rows_load = lsi_cpu_rows_load,
+    .rows_store = lsi_cpu_rows_store,
+    .cross_entropy = lsi_cpu_cross_entropy,
+    .cross_entropy_scratch = lsi_cpu_cross_entropy_scratch,
+    .sum_squares = lsi_cpu_sum_squares,
+    .adamw = lsi_cpu_adamw,
 };
 
 void lsi_exec_plan_cpu(struct lsi_exec *ex, int n_threads, enum lsi_compute compute)

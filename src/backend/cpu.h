@@ -34,12 +34,37 @@ void lsi_cpu_rmsnorm_add(struct lsi_exec *ex, float *y, const float *x, const fl
                          size_t n_cols, float eps);
 void lsi_cpu_rope(struct lsi_exec *ex, float *x, size_t n_rows, size_t n_heads, size_t D, size_t ld,
                   const struct lsi_rope *rope, int64_t pos0);
-void lsi_cpu_glu(struct lsi_exec *ex, float *gate, const float *up, size_t n_rows, size_t n_cols, size_t ld,
-                 enum lsi_act act);
 void lsi_cpu_zero(struct lsi_exec *ex, void *x, size_t bytes);
 void lsi_cpu_scale(struct lsi_exec *ex, float *x, size_t n, float scale);
+void lsi_cpu_glu_to(struct lsi_exec *ex, float *y, const float *gate, const float *up, size_t n_rows,
+                    size_t n_cols, size_t ld, enum lsi_act act);
 void lsi_cpu_nll(struct lsi_exec *ex, float *nll, const float *logits, const int32_t *target, size_t n_rows,
                  size_t V, size_t ld);
+
+/* cpu_rows_backward.c */
+void lsi_cpu_rmsnorm_backward(struct lsi_exec *ex, float *dx, float *dgain, const float *dy, const float *x,
+                              const float *gain, size_t n_rows, size_t n_cols, size_t ld, float eps,
+                              bool accumulate);
+size_t lsi_cpu_rmsnorm_backward_scratch(const struct lsi_exec *ex, size_t n_rows, size_t n_cols);
+void lsi_cpu_rope_backward(struct lsi_exec *ex, float *dx, size_t n_rows, size_t n_heads, size_t D, size_t ld,
+                           const struct lsi_rope *rope, int64_t pos0);
+void lsi_cpu_glu_backward(struct lsi_exec *ex, float *gate, float *up, const float *da, size_t n_rows,
+                          size_t n_cols, size_t ld, enum lsi_act act);
+void lsi_cpu_embed_backward(struct lsi_exec *ex, float *dtable, const float *dy, const int32_t *ids,
+                            size_t n_rows, size_t n_cols, float scale);
+void lsi_cpu_rows_load(struct lsi_exec *ex, float *y, const void *rows, enum lsi_dtype dtype, size_t n_rows,
+                       size_t n_cols);
+void lsi_cpu_rows_store(struct lsi_exec *ex, void *rows, enum lsi_dtype dtype, const float *x, size_t n_rows,
+                        size_t n_cols);
+
+/* cpu_loss.c */
+double lsi_cpu_cross_entropy(struct lsi_exec *ex, float *logits, const int32_t *target, size_t n_rows,
+                             size_t V, size_t ld);
+size_t lsi_cpu_cross_entropy_scratch(const struct lsi_exec *ex, size_t n_rows);
+
+/* cpu_optimizer.c (lsi_moments_bytes of backward.h too: the layout is the same for every backend) */
+double lsi_cpu_sum_squares(struct lsi_exec *ex, const float *x, size_t n);
+void lsi_cpu_adamw(struct lsi_exec *ex, const struct lsi_adamw *p, const struct lsi_adamw_tensor *t);
 
 /* cpu_linear.c */
 void lsi_cpu_linear(struct lsi_exec *ex, const struct lsi_linear *out, size_t n_out, const float *x,

@@ -16,7 +16,7 @@ struct rows {
     size_t n_rows, n_cols, ld;
     size_t group; /* rows per task */
     float *y;
-    const float *x, *gain;
+    const float *x, *gain, *up;
     float eps, scale;
     const int32_t *ids;
     const struct lsi_weight *table;
@@ -155,14 +155,14 @@ static void glu_task(void *ctx, size_t task, int thread)
 
     (void)thread;
     for (size_t t = first(r, task); t < last(r, task); t++)
-        r->glu(r->y + t * r->ld, r->x + t * r->ld, r->n_cols);
+        r->glu(r->y + t * r->ld, r->x + t * r->ld, r->up + t * r->ld, r->n_cols);
 }
 
-void lsi_cpu_glu(struct lsi_exec *ex, float *gate, const float *up, size_t n_rows, size_t n_cols, size_t ld,
-                 enum lsi_act act)
+void lsi_cpu_glu_to(struct lsi_exec *ex, float *y, const float *gate, const float *up, size_t n_rows,
+                    size_t n_cols, size_t ld, enum lsi_act act)
 {
     const struct lsk_table *kernels = lsi_cpu_kernels(ex);
-    struct rows r = { .n_rows = n_rows, .n_cols = n_cols, .ld = ld, .y = gate, .x = up };
+    struct rows r = { .n_rows = n_rows, .n_cols = n_cols, .ld = ld, .y = y, .x = gate, .up = up };
 
     r.glu = act == LSI_ACT_SILU ? kernels->glu_silu : kernels->glu_gelu;
     over_rows(ex, &r, 2 * n_cols, glu_task);

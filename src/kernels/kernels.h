@@ -88,6 +88,7 @@ typedef void lsk_matvec_q8_fn(float *y, size_t ldy, const void *w, size_t row_by
  *                                             function lsk_<op>_<isa>; the last usable row wins
  */
 #include "kernels/rows.h"
+#include "kernels/optimizer.h"
 #include "kernels/attention.h"
 
 struct lsk_table {

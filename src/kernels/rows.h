@@ -12,10 +12,10 @@ typedef void lsk_rmsnorm_fn(float *y, const float *x, const float *gain, size_t 
 typedef void lsk_rmsnorm_add_fn(float *y, const float *x, const float *gain, size_t n, float eps);
 
 /**
- * gate[i] = act(gate[i]) * up[i]. glu_silu: x / (1 + exp(-x)); glu_gelu: the tanh form
+ * y[i] = act(gate[i]) * up[i]; y may equal gate. glu_silu: x / (1 + exp(-x)); glu_gelu: the tanh form
  * x/2 (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))). Accuracy: 1e-5 relative, and 1e-30.
  */
-typedef void lsk_glu_fn(float *gate, const float *up, size_t n);
+typedef void lsk_glu_fn(float *y, const float *gate, const float *up, size_t n);
 
 /** cosine[i], sine[i] of angle pos * inv_freq[i] (formed in double), times mscale. |angle| up to 2^31. */
 typedef void lsk_rope_angles_fn(float *cosine, float *sine, const double *inv_freq, size_t n, double pos,
@@ -31,5 +31,27 @@ typedef void lsk_rope_fn(float *x, const float *cosine, const float *sine, size_
 /** log(sum_i exp(x[i])), sums in double; n > 0. -inf entries count nothing; NaN or +inf give that.
  * Accuracy: 1e-6. */
 typedef double lsk_logsumexp_fn(const float *x, size_t n);
+
+/* ---- gradients -------------------------------------------------------------- */
+
+/**
+ * Gradient of one row of rmsnorm, r = 1 / sqrt(mean(x^2) + eps), c = sum_k dy[k] gain[k] x[k]:
+ *
+ *   dx[i] (+)= r gain[i] dy[i] - (r^3 / n) c x[i];   dgain[i] += dy[i] x[i] r
+ *
+ * dx may equal dy; dgain may be NULL. Accuracy: 4e-6 of r sum |dy gain x| |x|_max r^2 / n and of the terms.
+ */
+typedef void lsk_rmsnorm_backward_fn(float *dx, float *dgain, const float *dy, const float *x,
+                                     const float *gain, size_t n, float eps, bool accumulate);
+
+/** gate[i] <- da[i] up[i] act'(gate[i]); up[i] <- da[i] act(gate[i]). |gate| up to 2^20. Accuracy: 1e-5
+ * relative to |da up (1 + |gate|)| and |da gate|. */
+typedef void lsk_glu_backward_fn(float *gate, float *up, const float *da, size_t n);
+
+/**
+ * x <- softmax(x) - onehot(target), returns logsumexp(x) - x[target]; n > 0, target < n. Sums in double;
+ * a NaN among x gives NaN. Accuracy: 1e-6 of a probability; 1e-6 for what is returned.
+ */
+typedef double lsk_cross_entropy_fn(float *x, size_t n, size_t target);
 
 #endif

@@ -149,7 +149,7 @@ size_t lsi_moments_bytes(enum lsi_moments format, size_t n);
  *   m = b1 m + (1 - b1) g;  v = b2 v + (1 - b2) g^2        g = grad_scale * stored gradient
  *   w -= lr (m / (1 - b1^t) / (sqrt(v / (1 - b2^t)) + eps) + decay w) */
 struct lsi_adamw {
-    float lr, beta1, beta2, eps, decay;
+    double lr, beta1, beta2, eps, decay;
     float grad_scale;
     uint64_t step; /* t, from 1 */
     uint64_t seed; /* of stochastic rounding: keyed by seed, step, stream and element */

@@ -34,7 +34,7 @@ void lsi_op_rope(struct lsi_exec *ex, float *x, size_t n_rows, size_t n_heads, s
 void lsi_op_glu(struct lsi_exec *ex, float *gate, const float *up, size_t n_rows, size_t n_cols, size_t ld,
                 enum lsi_act act)
 {
-    ex->backend->glu(ex, gate, up, n_rows, n_cols, ld, act);
+    ex->backend->glu_to(ex, gate, gate, up, n_rows, n_cols, ld, act);
 }
 
 void lsi_op_linear(struct lsi_exec *ex, const struct lsi_linear *out, size_t n_out, const float *x,

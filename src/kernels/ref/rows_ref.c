@@ -28,15 +28,15 @@ void lsk_rmsnorm_add_ref(float *y, const float *x, const float *gain, size_t n, 
         y[i] = (float)((double)y[i] + (double)x[i] * inv * (double)gain[i]);
 }
 
-void lsk_glu_silu_ref(float *gate, const float *up, size_t n)
+void lsk_glu_silu_ref(float *y, const float *gate, const float *up, size_t n)
 {
     for (size_t i = 0; i < n; i++) {
         const double x = (double)gate[i];
-        gate[i] = (float)(x / (1.0 + exp(-x)) * (double)up[i]);
+        y[i] = (float)(x / (1.0 + exp(-x)) * (double)up[i]);
     }
 }
 
-void lsk_glu_gelu_ref(float *gate, const float *up, size_t n)
+void lsk_glu_gelu_ref(float *y, const float *gate, const float *up, size_t n)
 {
     const double root = 0.79788456080286535588; /* sqrt(2 / pi) */
 
@@ -44,7 +44,7 @@ void lsk_glu_gelu_ref(float *gate, const float *up, size_t n)
         const double x = (double)gate[i];
         /* (1 + tanh u) / 2 = 1 / (1 + exp(-2u)), without the cancellation near -1. */
         const double u = root * (x + 0.044715 * x * x * x);
-        gate[i] = (float)(x / (1.0 + exp(-2.0 * u)) * (double)up[i]);
+        y[i] = (float)(x / (1.0 + exp(-2.0 * u)) * (double)up[i]);
     }
 }
 

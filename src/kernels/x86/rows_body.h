@@ -83,24 +83,24 @@ VEC_INLINE vec gelu(vec x)
     return over_one_plus_exp2(x, vec_mul(u, vec_set(-2.0f * 0.79788456080286535588f * LOG2_E)));
 }
 
-void NAME(glu_silu)(float *gate, const float *up, size_t n)
+void NAME(glu_silu)(float *y, const float *gate, const float *up, size_t n)
 {
     size_t i = 0;
 
     for (; i + VEC_LANES <= n; i += VEC_LANES)
-        vec_store(gate + i, vec_mul(silu(vec_load(gate + i)), vec_load(up + i)));
+        vec_store(y + i, vec_mul(silu(vec_load(gate + i)), vec_load(up + i)));
     if (i < n)
-        store_part(gate + i, vec_mul(silu(load_part(gate + i, n - i)), load_part(up + i, n - i)), n - i);
+        store_part(y + i, vec_mul(silu(load_part(gate + i, n - i)), load_part(up + i, n - i)), n - i);
 }
 
-void NAME(glu_gelu)(float *gate, const float *up, size_t n)
+void NAME(glu_gelu)(float *y, const float *gate, const float *up, size_t n)
 {
     size_t i = 0;
 
     for (; i + VEC_LANES <= n; i += VEC_LANES)
-        vec_store(gate + i, vec_mul(gelu(vec_load(gate + i)), vec_load(up + i)));
+        vec_store(y + i, vec_mul(gelu(vec_load(gate + i)), vec_load(up + i)));
     if (i < n)
-        store_part(gate + i, vec_mul(gelu(load_part(gate + i, n - i)), load_part(up + i, n - i)), n - i);
+        store_part(y + i, vec_mul(gelu(load_part(gate + i, n - i)), load_part(up + i, n - i)), n - i);
 }
 
 /*
