@@ -58,6 +58,8 @@ static const struct lsi_backend cpu_backend = {
     .attention = lsi_cpu_attention,
     .attention_scratch = lsi_cpu_attention_scratch,
     .nll = lsi_cpu_nll,
+    .linear_backward = lsi_cpu_linear_backward,
+    .linear_backward_scratch = lsi_cpu_linear_backward_scratch,
 };
 
 void lsi_exec_plan_cpu(struct lsi_exec *ex, int n_threads, enum lsi_compute compute)
