@@ -71,6 +71,8 @@ static const struct lsi_backend cpu_backend = {
     .cross_entropy_scratch = lsi_cpu_cross_entropy_scratch,
     .sum_squares = lsi_cpu_sum_squares,
     .adamw = lsi_cpu_adamw,
+    .linear_backward = lsi_cpu_linear_backward,
+    .linear_backward_scratch = lsi_cpu_linear_backward_scratch,
 };
 
 void lsi_exec_plan_cpu(struct lsi_exec *ex, int n_threads, enum lsi_compute compute)

@@ -7,6 +7,7 @@
 
 #include "backend/backend.h"
 #include "backend/gemm.h"
+#include "backend/gemm_packed.h"
 #include "kernels/kernels.h"
 
 #define LSI_MAX_THREADS 256
@@ -23,6 +24,14 @@ struct lsi_cpu {
 static inline const struct lsk_table *lsi_cpu_kernels(const struct lsi_exec *ex)
 {
     return &((const struct lsi_cpu *)ex->state)->kernels;
+}
+
+/** What the operands of dense products are packed as. */
+static inline enum lsi_gemm_kind lsi_cpu_gemm_kind(const struct lsi_exec *ex)
+{
+    if (ex->compute == LSI_COMPUTE_FP32)
+        return LSI_GEMM_F32;
+    return ((const struct lsi_cpu *)ex->state)->bf16_products ? LSI_GEMM_BF16 : LSI_GEMM_ROUNDED;
 }
 
 /* cpu_rows.c */
@@ -70,6 +79,12 @@ void lsi_cpu_adamw(struct lsi_exec *ex, const struct lsi_adamw *p, const struct 
 void lsi_cpu_linear(struct lsi_exec *ex, const struct lsi_linear *out, size_t n_out, const float *x,
                     size_t n_rows, size_t ldx);
 size_t lsi_cpu_linear_scratch(const struct lsi_exec *ex, size_t n_rows, size_t n_in, size_t n_out);
+
+/* cpu_linear_backward.c */
+void lsi_cpu_linear_backward(struct lsi_exec *ex, const struct lsi_linear_grad *grads, size_t n_grads,
+                             float *dx, size_t lddx, bool accumulate, const float *x, size_t ldx,
+                             size_t n_rows, float scale);
+size_t lsi_cpu_linear_backward_scratch(const struct lsi_exec *ex, size_t n_rows, size_t n_in, size_t n_out);
 
 /* cpu_attention.c (lsi_kv_page_bytes of ops.h too: the layout is the same for every backend) */
 void lsi_cpu_kv_store(struct lsi_exec *ex, const struct lsi_kv_view *kv, size_t slot0, const float *k,
