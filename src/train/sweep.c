@@ -257,7 +257,7 @@ static ls_status layer_keys(struct sweep *w, size_t layer, ls_error *err)
     return LS_OK;
 }
 
-static ls_status check_gradient(struct sweep *w, size_t layer, double squares, ls_error *err)
+static ls_status check_gradient(size_t layer, double squares, ls_error *err)
 {
     if (isfinite(squares))
         return LS_OK;
@@ -299,7 +299,7 @@ static ls_status backward_layer(struct sweep *w, size_t layer, ls_error *err)
         lsi_op_rows_store(w->ex, last_rows(w, row), w->s->row_dtype, g->dx, n, w->c->C);
         LSI_TRY(tick(w, 3 * n, err));
     }
-    return check_gradient(w, layer, squares, err);
+    return check_gradient(layer, squares, err);
 }
 
 static void embedding_backward(struct sweep *w)
