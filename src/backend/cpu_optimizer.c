@@ -173,7 +173,7 @@ static void step_task(void *ctx, size_t task, int thread)
     }
 }
 
-/* Factors are formed in double: 1 - beta^t of the first steps and 1 - lr decay lose most in fp32. */
+/* Factors are formed in double: 1 - beta^t of the first steps loses most in fp32. */
 static struct lsk_adamw make_factors(const struct lsi_adamw *p)
 {
     return (struct lsk_adamw){
@@ -182,7 +182,7 @@ static struct lsk_adamw make_factors(const struct lsi_adamw *p)
         .rest1 = (float)(1.0 - p->beta1),
         .beta2 = (float)p->beta2,
         .rest2 = (float)(1.0 - p->beta2),
-        .keep = (float)(1.0 - p->lr * p->decay),
+        .fade = (float)(p->lr * p->decay),
         .rate = (float)(p->lr / (1.0 - pow(p->beta1, (double)p->step))),
         .root2 = (float)(1.0 / sqrt(1.0 - pow(p->beta2, (double)p->step))),
         .eps = (float)p->eps,

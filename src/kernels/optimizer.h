@@ -44,7 +44,7 @@ struct lsk_adamw {
     float grad_scale;
     float beta1, rest1; /* rest = 1 - beta, formed in double */
     float beta2, rest2;
-    float keep;  /* 1 - lr decay */
+    float fade;  /* lr decay; 1 - lr decay would lose its last digits, in every step the same way */
     float rate;  /* lr / (1 - beta1^t) */
     float root2; /* 1 / sqrt(1 - beta2^t) */
     float eps;
@@ -52,7 +52,7 @@ struct lsk_adamw {
 
 /**
  *   h = grad_scale g;  m <- beta1 m + rest1 h;  v <- beta2 v + rest2 h^2
- *   w <- keep w - rate m / (root2 sqrt(v) + eps)
+ *   w <- w - (fade w + rate m / (root2 sqrt(v) + eps))
  *
  * Accuracy: 5e-7 relative to the terms added.
  */

@@ -40,7 +40,7 @@ void check_sum_squares(struct kt *k)
 static void check_adamw_case(struct kt *k, size_t n, enum kt_fill fill, lsk_adamw_fn *fn)
 {
     lsk_adamw_fn *ref = (lsk_adamw_fn *)kt_ref(k);
-    const struct lsk_adamw p = { 0.25f, 0.9f, 0.1f, 0.999f, 0.001f, 0.99f, 0.01f, 3.0f, 1e-8f };
+    const struct lsk_adamw p = { 0.25f, 0.9f, 0.1f, 0.999f, 0.001f, 0.01f, 0.01f, 3.0f, 1e-8f };
     float *g = kt_f32(k, n, fill), *w = kt_f32(k, n, KT_NORMAL), *m = kt_f32(k, n, KT_UNIFORM);
     float *v = kt_f32(k, n, KT_UNIFORM);
 
@@ -74,10 +74,10 @@ void check_adamw(struct kt *k)
             check_adamw_case(k, sizes[i % KT_LEN(sizes)], fill, fn);
             kt_reset(k);
         }
-        const struct lsk_adamw p = { 1.0f, 0.9f, 0.1f, 0.999f, 0.001f, 1.0f, 1e-3f, 3.0f, 1e-8f };
-        float *w = kt_f32(k, 1024, KT_NORMAL), *m = kt_f32(k, 1024, KT_NORMAL), *v = kt_f32(k, 1024, KT_ZERO);
-        float *g = kt_f32(k, 1024, KT_NORMAL);
-        KT_BENCH(k, "1024", 1024 * 28.0, fn(w, m, v, g, 1024, &p));
+        const struct lsk_adamw p = { 1.0f, 0.9f, 0.1f, 0.999f, 0.001f, 0.0f, 1e-3f, 3.0f, 1e-8f };
+        float *w = kt_f32(k, 8192, KT_NORMAL), *m = kt_f32(k, 8192, KT_NORMAL), *v = kt_f32(k, 8192, KT_ZERO);
+        float *g = kt_f32(k, 8192, KT_NORMAL);
+        KT_BENCH(k, "8192", 8192 * 28.0, fn(w, m, v, g, 8192, &p));
         kt_reset(k);
     }
 }
@@ -110,9 +110,9 @@ void check_round_bf16(struct kt *k)
             }
             kt_reset(k);
         }
-        float *x = kt_f32(k, 1024, KT_NORMAL);
-        uint16_t *y = kt_bf16(k, 1024, KT_FILL);
-        KT_BENCH(k, "1024", 1024 * 6.0, fn(y, x, 1024, 1, 0));
+        float *x = kt_f32(k, 8192, KT_NORMAL);
+        uint16_t *y = kt_bf16(k, 8192, KT_FILL);
+        KT_BENCH(k, "8192", 8192 * 6.0, fn(y, x, 8192, 1, 0));
         kt_reset(k);
     }
 }
@@ -165,9 +165,9 @@ static void check_load(struct kt *k, bool second)
             }
             kt_reset(k);
         }
-        uint8_t *codes = kt_bytes(k, 1024);
-        float *scales = kt_f32(k, 4, KT_NORMAL), *x = kt_f32(k, 1024, KT_FILL);
-        KT_BENCH(k, "1024", 1024 * 5.0, fn(x, codes, scales, 1024));
+        uint8_t *codes = kt_bytes(k, 8192);
+        float *scales = kt_f32(k, 32, KT_NORMAL), *x = kt_f32(k, 8192, KT_FILL);
+        KT_BENCH(k, "8192", 8192 * 5.0, fn(x, codes, scales, 8192));
         kt_reset(k);
     }
 }
@@ -218,9 +218,9 @@ static void check_store(struct kt *k, bool second)
                                   n - b * 256 < 256 ? n - b * 256 : 256, second);
             kt_reset(k);
         }
-        float *x = moments(k, 1024, KT_NORMAL, second), *scales = kt_f32(k, 4, KT_FILL);
-        uint8_t *codes = kt_bytes(k, 1024);
-        KT_BENCH(k, "1024", 1024 * 5.0, fn(codes, scales, x, 1024));
+        float *x = moments(k, 8192, KT_NORMAL, second), *scales = kt_f32(k, 32, KT_FILL);
+        uint8_t *codes = kt_bytes(k, 8192);
+        KT_BENCH(k, "8192", 8192 * 5.0, fn(codes, scales, x, 8192));
         kt_reset(k);
     }
 }

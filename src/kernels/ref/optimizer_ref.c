@@ -20,7 +20,8 @@ void lsk_adamw_ref(float *w, float *m, float *v, const float *g, size_t n, const
         m[i] = (float)((double)p->beta1 * (double)m[i] + (double)p->rest1 * h);
         v[i] = (float)((double)p->beta2 * (double)v[i] + (double)p->rest2 * h * h);
         const double below = (double)p->root2 * sqrt((double)v[i]) + (double)p->eps;
-        w[i] = (float)((double)p->keep * (double)w[i] - (double)p->rate * (double)m[i] / below);
+        w[i] =
+            (float)((double)w[i] - (double)p->fade * (double)w[i] - (double)p->rate * (double)m[i] / below);
     }
 }
 

@@ -2,23 +2,6 @@
  * Row operations for any width of vectors. The includer defines NAME(x), the name of the function
  * of operation x. What is left of a row after whole vectors goes through a buffer of one vector.
  */
-#define LOG2_E 1.44269504088896340736f
-
-/* The first n < VEC_LANES floats, zeros behind them. */
-static vec load_part(const float *p, size_t n)
-{
-    float part[VEC_LANES] = { 0 };
-    memcpy(part, p, n * sizeof *p);
-    return vec_load(part);
-}
-
-static void store_part(float *p, vec x, size_t n)
-{
-    float part[VEC_LANES];
-    vec_store(part, x);
-    memcpy(p, part, n * sizeof *p);
-}
-
 /* Four sums: one chain of additions would wait for each of them. */
 static float inverse_rms(const float *x, size_t n, float eps)
 {
@@ -33,7 +16,7 @@ static float inverse_rms(const float *x, size_t n, float eps)
         }
     }
     for (; i < n; i += VEC_LANES) {
-        const vec v = i + VEC_LANES <= n ? vec_load(x + i) : load_part(x + i, n - i);
+        const vec v = i + VEC_LANES <= n ? vec_load(x + i) : vec_load_part(x + i, n - i);
         sum[0] = vec_fma(v, v, sum[0]);
     }
     const float total = vec_sum(vec_add(vec_add(sum[0], sum[1]), vec_add(sum[2], sum[3])));
@@ -48,7 +31,8 @@ void NAME(rmsnorm)(float *y, const float *x, const float *gain, size_t n, float 
     for (; i + VEC_LANES <= n; i += VEC_LANES)
         vec_store(y + i, vec_mul(vec_mul(vec_load(x + i), inv), vec_load(gain + i)));
     if (i < n)
-        store_part(y + i, vec_mul(vec_mul(load_part(x + i, n - i), inv), load_part(gain + i, n - i)), n - i);
+        vec_store_part(
+            y + i, vec_mul(vec_mul(vec_load_part(x + i, n - i), inv), vec_load_part(gain + i, n - i)), n - i);
 }
 
 void NAME(rmsnorm_add)(float *y, const float *x, const float *gain, size_t n, float eps)
@@ -59,20 +43,14 @@ void NAME(rmsnorm_add)(float *y, const float *x, const float *gain, size_t n, fl
     for (; i + VEC_LANES <= n; i += VEC_LANES)
         vec_store(y + i, vec_fma(vec_mul(vec_load(x + i), inv), vec_load(gain + i), vec_load(y + i)));
     if (i < n) {
-        const vec v = vec_mul(load_part(x + i, n - i), inv);
-        store_part(y + i, vec_fma(v, load_part(gain + i, n - i), load_part(y + i, n - i)), n - i);
+        const vec v = vec_mul(vec_load_part(x + i, n - i), inv);
+        vec_store_part(y + i, vec_fma(v, vec_load_part(gain + i, n - i), vec_load_part(y + i, n - i)), n - i);
     }
-}
-
-/* x / (1 + 2^t). The bound keeps 2^t finite; what it cuts off is below 2^-126 |x|. */
-VEC_INLINE vec over_one_plus_exp2(vec x, vec t)
-{
-    return vec_div(x, vec_add(vec_set(1.0f), vec_exp2(vec_min(vec_set(126.0f), t))));
 }
 
 VEC_INLINE vec silu(vec x)
 {
-    return over_one_plus_exp2(x, vec_mul(x, vec_set(-LOG2_E)));
+    return vec_over_one_plus_exp2(x, vec_mul(x, vec_set(-VEC_LOG2_E)));
 }
 
 /* (1 + tanh u) / 2 = 1 / (1 + exp(-2 u)), u = sqrt(2 / pi) (x + 0.044715 x^3). */
@@ -80,7 +58,7 @@ VEC_INLINE vec gelu(vec x)
 {
     const vec square = vec_mul(x, x);
     const vec u = vec_mul(x, vec_fma(square, vec_set(0.044715f), vec_set(1.0f)));
-    return over_one_plus_exp2(x, vec_mul(u, vec_set(-2.0f * 0.79788456080286535588f * LOG2_E)));
+    return vec_over_one_plus_exp2(x, vec_mul(u, vec_set(-2.0f * 0.79788456080286535588f * VEC_LOG2_E)));
 }
 
 void NAME(glu_silu)(float *y, const float *gate, const float *up, size_t n)
@@ -90,7 +68,8 @@ void NAME(glu_silu)(float *y, const float *gate, const float *up, size_t n)
     for (; i + VEC_LANES <= n; i += VEC_LANES)
         vec_store(y + i, vec_mul(silu(vec_load(gate + i)), vec_load(up + i)));
     if (i < n)
-        store_part(y + i, vec_mul(silu(load_part(gate + i, n - i)), load_part(up + i, n - i)), n - i);
+        vec_store_part(y + i, vec_mul(silu(vec_load_part(gate + i, n - i)), vec_load_part(up + i, n - i)),
+                       n - i);
 }
 
 void NAME(glu_gelu)(float *y, const float *gate, const float *up, size_t n)
@@ -100,7 +79,8 @@ void NAME(glu_gelu)(float *y, const float *gate, const float *up, size_t n)
     for (; i + VEC_LANES <= n; i += VEC_LANES)
         vec_store(y + i, vec_mul(gelu(vec_load(gate + i)), vec_load(up + i)));
     if (i < n)
-        store_part(y + i, vec_mul(gelu(load_part(gate + i, n - i)), load_part(up + i, n - i)), n - i);
+        vec_store_part(y + i, vec_mul(gelu(vec_load_part(gate + i, n - i)), vec_load_part(up + i, n - i)),
+                       n - i);
 }
 
 /*
@@ -165,10 +145,10 @@ void NAME(rope)(float *x, const float *cosine, const float *sine, size_t n, bool
             vec_store(x + i, a);
             vec_store(x + n + i, b);
         } else {
-            vec a = load_part(x + i, left), b = load_part(x + n + i, left);
-            rotate(&a, &b, load_part(cosine + i, left), load_part(sine + i, left));
-            store_part(x + i, a, left);
-            store_part(x + n + i, b, left);
+            vec a = vec_load_part(x + i, left), b = vec_load_part(x + n + i, left);
+            rotate(&a, &b, vec_load_part(cosine + i, left), vec_load_part(sine + i, left));
+            vec_store_part(x + i, a, left);
+            vec_store_part(x + n + i, b, left);
         }
     }
 }
@@ -193,7 +173,8 @@ double NAME(logsumexp)(const float *x, size_t n)
         const size_t end = i + 16 * VEC_LANES < whole ? i + 16 * VEC_LANES : whole;
         vec sum = vec_zero();
         for (; i < end; i += VEC_LANES)
-            sum = vec_add(sum, vec_exp2(vec_mul(vec_sub(vec_load(x + i), vec_set(max)), vec_set(LOG2_E))));
+            sum =
+                vec_add(sum, vec_exp2(vec_mul(vec_sub(vec_load(x + i), vec_set(max)), vec_set(VEC_LOG2_E))));
         total += vec_sum_double(sum);
     }
     for (size_t i = whole; i < n; i++)

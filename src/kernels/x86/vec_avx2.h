@@ -4,6 +4,7 @@
 
 #include <immintrin.h>
 #include <stddef.h>
+#include <stdint.h>
 
 #define VEC_LANES 8
 typedef __m256 vec;
@@ -85,6 +86,43 @@ static inline vec vec_scale2(vec a, vec n)
     return _mm256_mul_ps(a, _mm256_castsi256_ps(e));
 }
 
+static inline vec vec_sqrt(vec a)
+{
+    return _mm256_sqrt_ps(a);
+}
+static inline vec vec_abs(vec a)
+{
+    return _mm256_andnot_ps(_mm256_set1_ps(-0.0f), a);
+}
+
+/* Sums in double, of half a vector each. */
+typedef __m256d vec_double;
+static inline vec_double vec_double_zero(void)
+{
+    return _mm256_setzero_pd();
+}
+static inline vec_double vec_double_low(vec a)
+{
+    return _mm256_cvtps_pd(_mm256_castps256_ps128(a));
+}
+static inline vec_double vec_double_high(vec a)
+{
+    return _mm256_cvtps_pd(_mm256_extractf128_ps(a, 1));
+}
+static inline vec_double vec_double_fma(vec_double a, vec_double b, vec_double c)
+{
+    return _mm256_fmadd_pd(a, b, c);
+}
+static inline vec_double vec_double_add(vec_double a, vec_double b)
+{
+    return _mm256_add_pd(a, b);
+}
+static inline double vec_double_total(vec_double a)
+{
+    const __m128d t = _mm_add_pd(_mm256_castpd256_pd128(a), _mm256_extractf128_pd(a, 1));
+    return _mm_cvtsd_f64(_mm_add_sd(t, _mm_unpackhi_pd(t, t)));
+}
+
 /* 32-bit words, and fields of them as floats. */
 static inline vec_bits vec_words(const void *p)
 {
@@ -120,6 +158,105 @@ static inline vec_bits vec_bf16_words(vec low, vec high)
 static inline void vec_store_words(void *p, vec_bits w)
 {
     _mm256_storeu_si256((__m256i *)p, w);
+}
+/* Arithmetic modulo 2^32. */
+static inline vec_bits vec_words_set(uint32_t x)
+{
+    return _mm256_set1_epi32((int)x);
+}
+static inline vec_bits vec_words_count(void) /* 0, 1, 2 ... */
+{
+    return _mm256_set_epi32(7, 6, 5, 4, 3, 2, 1, 0);
+}
+static inline vec_bits vec_words_add(vec_bits a, vec_bits b)
+{
+    return _mm256_add_epi32(a, b);
+}
+static inline vec_bits vec_words_mul(vec_bits a, vec_bits b)
+{
+    return _mm256_mullo_epi32(a, b);
+}
+static inline vec_bits vec_words_xor(vec_bits a, vec_bits b)
+{
+    return _mm256_xor_si256(a, b);
+}
+#define vec_words_right(a, n) _mm256_srli_epi32(a, n)
+static inline vec_bits vec_words_of(vec a)
+{
+    return _mm256_castps_si256(a);
+}
+/* b where x is a NaN, else a. */
+static inline vec_bits vec_words_if_nan(vec x, vec_bits b, vec_bits a)
+{
+    return _mm256_blendv_epi8(a, b, _mm256_castps_si256(_mm256_cmp_ps(x, x, _CMP_UNORD_Q)));
+}
+static inline vec_bits vec_words_or(vec_bits a, vec_bits b)
+{
+    return _mm256_or_si256(a, b);
+}
+static inline vec_bits vec_words_and(vec_bits a, vec_bits b)
+{
+    return _mm256_and_si256(a, b);
+}
+static inline vec_bits vec_words_abs(vec_bits a)
+{
+    return _mm256_abs_epi32(a);
+}
+/* count + 1 where x > y, else count. */
+static inline vec_bits vec_count_above(vec_bits count, vec x, vec y)
+{
+    return _mm256_sub_epi32(count, _mm256_castps_si256(_mm256_cmp_ps(x, y, _CMP_GT_OQ)));
+}
+/* a where x > y, else 0. */
+static inline vec vec_if_above(vec x, vec y, vec a)
+{
+    return _mm256_and_ps(_mm256_cmp_ps(x, y, _CMP_GT_OQ), a);
+}
+/* The size of a with the sign of s. */
+static inline vec vec_copy_sign(vec a, vec s)
+{
+    const __m256 sign = _mm256_set1_ps(-0.0f);
+    return _mm256_or_ps(_mm256_andnot_ps(sign, a), _mm256_and_ps(sign, s));
+}
+/* Eight floats, to be chosen by the low three bits of each word. */
+static inline vec vec_load_table(const float *p)
+{
+    return _mm256_loadu_ps(p);
+}
+static inline vec vec_choose(vec table, vec_bits index)
+{
+    return _mm256_permutevar8x32_ps(table, index);
+}
+static inline vec vec_from_words(vec_bits w)
+{
+    return _mm256_cvtepi32_ps(w);
+}
+static inline vec_bits vec_truncate(vec a)
+{
+    return _mm256_cvttps_epi32(a);
+}
+static inline vec_bits vec_load_u8(const uint8_t *p)
+{
+    return _mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)(const void *)p));
+}
+static inline vec_bits vec_load_i8(const uint8_t *p)
+{
+    return _mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i *)(const void *)p));
+}
+/* The low bytes, or halves, of the words. */
+static inline __m128i vec_halves(vec_bits w)
+{
+    const __m256i low = _mm256_and_si256(w, _mm256_set1_epi32(0xffff));
+    return _mm_packus_epi32(_mm256_castsi256_si128(low), _mm256_extracti128_si256(low, 1));
+}
+static inline void vec_store_u8(uint8_t *p, vec_bits w)
+{
+    const __m128i bytes = _mm_and_si128(vec_halves(w), _mm_set1_epi16(0xff));
+    _mm_storel_epi64((__m128i *)(void *)p, _mm_packus_epi16(bytes, bytes));
+}
+static inline void vec_store_u16(uint16_t *p, vec_bits w)
+{
+    _mm_storeu_si128((__m128i *)(void *)p, vec_halves(w));
 }
 static inline vec_bits vec_flip_bytes(vec_bits w)
 {

@@ -4,6 +4,7 @@
 
 #include <immintrin.h>
 #include <stddef.h>
+#include <stdint.h>
 
 #define VEC_LANES 16
 typedef __m512 vec;
@@ -79,6 +80,42 @@ static inline vec vec_scale2(vec a, vec n)
     return _mm512_scalef_ps(a, n);
 }
 
+static inline vec vec_sqrt(vec a)
+{
+    return _mm512_sqrt_ps(a);
+}
+static inline vec vec_abs(vec a)
+{
+    return _mm512_abs_ps(a);
+}
+
+/* Sums in double, of half a vector each. */
+typedef __m512d vec_double;
+static inline vec_double vec_double_zero(void)
+{
+    return _mm512_setzero_pd();
+}
+static inline vec_double vec_double_low(vec a)
+{
+    return _mm512_cvtps_pd(_mm512_castps512_ps256(a));
+}
+static inline vec_double vec_double_high(vec a)
+{
+    return _mm512_cvtps_pd(_mm512_extractf32x8_ps(a, 1));
+}
+static inline vec_double vec_double_fma(vec_double a, vec_double b, vec_double c)
+{
+    return _mm512_fmadd_pd(a, b, c);
+}
+static inline vec_double vec_double_add(vec_double a, vec_double b)
+{
+    return _mm512_add_pd(a, b);
+}
+static inline double vec_double_total(vec_double a)
+{
+    return _mm512_reduce_add_pd(a);
+}
+
 /* 32-bit words, and fields of them as floats. */
 static inline vec_bits vec_words(const void *p)
 {
@@ -114,6 +151,99 @@ static inline vec_bits vec_bf16_words(vec low, vec high)
 static inline void vec_store_words(void *p, vec_bits w)
 {
     _mm512_storeu_si512(p, w);
+}
+/* Arithmetic modulo 2^32. */
+static inline vec_bits vec_words_set(uint32_t x)
+{
+    return _mm512_set1_epi32((int)x);
+}
+static inline vec_bits vec_words_count(void) /* 0, 1, 2 ... */
+{
+    return _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
+}
+static inline vec_bits vec_words_add(vec_bits a, vec_bits b)
+{
+    return _mm512_add_epi32(a, b);
+}
+static inline vec_bits vec_words_mul(vec_bits a, vec_bits b)
+{
+    return _mm512_mullo_epi32(a, b);
+}
+static inline vec_bits vec_words_xor(vec_bits a, vec_bits b)
+{
+    return _mm512_xor_si512(a, b);
+}
+#define vec_words_right(a, n) _mm512_srli_epi32(a, n)
+static inline vec_bits vec_words_of(vec a)
+{
+    return _mm512_castps_si512(a);
+}
+/* b where x is a NaN, else a. */
+static inline vec_bits vec_words_if_nan(vec x, vec_bits b, vec_bits a)
+{
+    return _mm512_mask_mov_epi32(a, _mm512_cmp_ps_mask(x, x, _CMP_UNORD_Q), b);
+}
+static inline vec_bits vec_words_or(vec_bits a, vec_bits b)
+{
+    return _mm512_or_si512(a, b);
+}
+static inline vec_bits vec_words_and(vec_bits a, vec_bits b)
+{
+    return _mm512_and_si512(a, b);
+}
+static inline vec_bits vec_words_abs(vec_bits a)
+{
+    return _mm512_abs_epi32(a);
+}
+/* count + 1 where x > y, else count. */
+static inline vec_bits vec_count_above(vec_bits count, vec x, vec y)
+{
+    return _mm512_mask_add_epi32(count, _mm512_cmp_ps_mask(x, y, _CMP_GT_OQ), count, _mm512_set1_epi32(1));
+}
+/* a where x > y, else 0. */
+static inline vec vec_if_above(vec x, vec y, vec a)
+{
+    return _mm512_maskz_mov_ps(_mm512_cmp_ps_mask(x, y, _CMP_GT_OQ), a);
+}
+/* The size of a with the sign of s. */
+static inline vec vec_copy_sign(vec a, vec s)
+{
+    return _mm512_castsi512_ps(_mm512_ternarylogic_epi32(_mm512_set1_epi32(INT32_MIN), _mm512_castps_si512(s),
+                                                         _mm512_castps_si512(a), 0xca));
+}
+/* Eight floats, to be chosen by the low three bits of each word. */
+static inline vec vec_load_table(const float *p)
+{
+    return _mm512_broadcast_f32x8(_mm256_loadu_ps(p));
+}
+static inline vec vec_choose(vec table, vec_bits index)
+{
+    return _mm512_permutexvar_ps(index, table);
+}
+static inline vec vec_from_words(vec_bits w)
+{
+    return _mm512_cvtepi32_ps(w);
+}
+static inline vec_bits vec_truncate(vec a)
+{
+    return _mm512_cvttps_epi32(a);
+}
+static inline vec_bits vec_load_u8(const uint8_t *p)
+{
+    return _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)(const void *)p));
+}
+static inline vec_bits vec_load_i8(const uint8_t *p)
+{
+    return _mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)(const void *)p));
+}
+/* The low bytes, or halves, of the words. */
+static inline void vec_store_u8(uint8_t *p, vec_bits w)
+{
+    _mm_storeu_si128((__m128i *)(void *)p, _mm512_cvtepi32_epi8(w));
+}
+static inline void vec_store_u16(uint16_t *p, vec_bits w)
+{
+    _mm256_storeu_si256((__m256i *)(void *)p, _mm512_cvtepi32_epi16(w));
 }
 static inline vec_bits vec_flip_bytes(vec_bits w)
 {

@@ -2,7 +2,11 @@
 #ifndef LSK_VEC_MATH_H
 #define LSK_VEC_MATH_H
 
+#include <string.h>
+
 #define VEC_INLINE static inline __attribute__((always_inline))
+
+#define VEC_LOG2_E 1.44269504088896340736f
 
 #if defined(__clang__)
 #define VEC_UNROLL _Pragma("clang loop unroll(full)")
@@ -28,6 +32,27 @@ VEC_INLINE vec vec_exp2(vec x)
     p = vec_fma(p, f, vec_set(0x1.62e430p-1f));
     p = vec_fma(p, f, vec_set(1.0f));
     return vec_scale2(p, n);
+}
+
+/* x / (1 + 2^t). The bound keeps 2^t finite; what it cuts off is below 2^-126 |x|. */
+VEC_INLINE vec vec_over_one_plus_exp2(vec x, vec t)
+{
+    return vec_div(x, vec_add(vec_set(1.0f), vec_exp2(vec_min(vec_set(126.0f), t))));
+}
+
+/* The first n < VEC_LANES floats, zeros behind them. */
+static inline vec vec_load_part(const float *p, size_t n)
+{
+    float part[VEC_LANES] = { 0 };
+    memcpy(part, p, n * sizeof *p);
+    return vec_load(part);
+}
+
+static inline void vec_store_part(float *p, vec x, size_t n)
+{
+    float part[VEC_LANES];
+    vec_store(part, x);
+    memcpy(p, part, n * sizeof *p);
 }
 
 #endif
