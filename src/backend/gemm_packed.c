@@ -10,7 +10,18 @@
 #include <string.h>
 
 #define LANES 8   /* rows that are turned at a time */
+#define AHEAD 16  /* rows */
 #define RUN   256 /* units of a row that are turned at a time */
+
+bool lsi_gemm_packed_wins(uint64_t features)
+{
+#ifdef LSI_HAVE_ONEDNN
+    return (features & LSK_CPU_BF16) && !(features & LSK_CPU_AMX); /* the library knows AMX, we do not */
+#else
+    (void)features;
+    return true;
+#endif
+}
 
 size_t lsi_gemm_chunk(enum lsi_gemm_kind kind, size_t n)
 {
@@ -77,17 +88,29 @@ void lsi_gemm_pack_along(const struct lsk_table *k, enum lsi_gemm_kind kind, uin
     }
 }
 
+/* Part of a row is too short for the processor to see that the next row's follows: it is asked for ahead. */
+static void fetch(const char *from, size_t bytes)
+{
+    for (size_t i = 0; i < bytes; i += 64)
+        __builtin_prefetch(from + i);
+}
+
 static void pack_pairs_down(const struct lsk_table *k, uint32_t *out, size_t panel, size_t width,
                             const struct lsi_gemm_matrix *m, size_t row0, size_t n_rows, size_t col0,
                             size_t n_cols)
 {
-    for (size_t r = 0; r < n_rows; r += 2, out += width) {
-        const void *first = element(m, row0 + r, col0);
-        const void *second = r + 1 < n_rows ? element(m, row0 + r + 1, col0) : NULL;
+    const size_t bytes = n_cols * lsi_dtype_block_bytes(m->dtype);
+    const char *first = element(m, row0, col0);
+    for (size_t r = 0; r < n_rows; r += 2, first += 2 * m->row_bytes, out += width) {
+        const char *second = r + 1 < n_rows ? first + m->row_bytes : NULL;
+        if (r + AHEAD + 1 < n_rows) {
+            fetch(first + AHEAD * m->row_bytes, bytes);
+            fetch(first + (AHEAD + 1) * m->row_bytes, bytes);
+        }
         if (m->dtype == LSI_F32)
-            k->gemm_pair_f32(out, panel, width, first, second, n_cols);
+            k->gemm_pair_f32(out, panel, width, (const void *)first, (const void *)second, n_cols);
         else
-            k->gemm_pair_bf16(out, panel, width, first, second, n_cols);
+            k->gemm_pair_bf16(out, panel, width, (const void *)first, (const void *)second, n_cols);
     }
 }
 
