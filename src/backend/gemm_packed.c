@@ -70,15 +70,38 @@ static void load_rows(const struct lsk_table *k, enum lsi_gemm_kind kind, uint32
     }
 }
 
+/* Eight lanes of n_cols values: straight from rows whose stored values are units already or need but
+ * rounding. */
+static bool turn_stored(const struct lsk_table *k, enum lsi_gemm_kind kind, uint32_t *out, size_t width,
+                        const struct lsi_gemm_matrix *m, size_t row0, size_t n_rows, size_t col0,
+                        size_t n_cols)
+{
+    const void *from = element(m, row0, col0);
+    if (((uintptr_t)from | m->row_bytes) % sizeof(uint32_t))
+        return false;
+    const size_t ld = m->row_bytes / sizeof(uint32_t);
+    if (m->dtype == LSI_F32 && kind == LSI_GEMM_BF16)
+        k->gemm_turn_f32(out, width, from, ld, n_rows, n_cols);
+    else if (m->dtype == LSI_F32 && kind == LSI_GEMM_F32)
+        k->gemm_turn(out, width, from, ld, n_rows, n_cols);
+    else if (m->dtype == LSI_BF16 && kind == LSI_GEMM_BF16 && n_cols % 2 == 0)
+        k->gemm_turn(out, width, from, ld, n_rows, n_cols / 2);
+    else
+        return false;
+    return true;
+}
+
 void lsi_gemm_pack_along(const struct lsk_table *k, enum lsi_gemm_kind kind, uint32_t *out, size_t panel,
                          size_t width, const struct lsi_gemm_matrix *m, size_t row0, size_t n_rows,
                          size_t col0, size_t n_cols)
 {
     const size_t run = kind == LSI_GEMM_BF16 ? 2 * RUN : RUN;
     uint32_t units[LANES][RUN];
-    for (size_t i = 0; i < lsi_div_up(n_rows, width) * width; i += LANES) {
+    for (size_t i = 0; i < lsi_round_up(n_rows, width); i += LANES) {
         const size_t lanes = i < n_rows ? lsi_min_size(LANES, n_rows - i) : 0;
         uint32_t *to = out + i / width * panel + i % width;
+        if (lanes && turn_stored(k, kind, to, width, m, row0 + i, lanes, col0, n_cols))
+            continue;
         for (size_t c = 0; c < n_cols; c += run) {
             const size_t n = lsi_min_size(run, n_cols - c);
             load_rows(k, kind, units, m, row0 + i, lanes, col0 + c, n);

@@ -39,6 +39,11 @@ typedef void lsk_gemm_fn(float *C, size_t ldc, const uint32_t *A, const uint32_t
 typedef void lsk_gemm_turn_fn(uint32_t *out, size_t width, const uint32_t *in, size_t ld, size_t n,
                               size_t n_units);
 
+/** The same of fp32 values rounded to pairs of bf16, as gemm_pair_f32 rounds; a lone last value gets a zero.
+ */
+typedef void lsk_gemm_turn_f32_fn(uint32_t *out, size_t width, const float *in, size_t ld, size_t n,
+                                  size_t n_values);
+
 /**
  * Pairs of two consecutive rows, the summed index running down the columns of the stored matrix: column c
  * goes to out[c / width * panel + c % width] for c < n; lanes up to the next multiple of width are zeroed.
