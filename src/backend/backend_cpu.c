@@ -95,6 +95,7 @@ ls_status lsi_exec_init_cpu(struct lsi_exec *ex, int n_threads, enum lsi_compute
     cpu->features = lsk_cpu_features();
     lsk_table_init(&cpu->kernels, cpu->features);
     cpu->bf16_products = (cpu->features & LSK_CPU_BF16) != 0;
+    cpu->own_products = lsi_gemm_packed_wins(cpu->features);
     lsi_exec_plan_cpu(ex, n_threads, compute);
     ex->state = cpu;
     n_threads = ex->n_threads;

@@ -16,6 +16,7 @@ struct lsi_cpu {
     struct lsk_table kernels;
     uint64_t features;  /* LSK_CPU_ bits in use */
     bool bf16_products; /* dense products of bf16 operands are faster than those of fp32 */
+    bool own_products;  /* ours are faster than the library's */
     struct lsi_gemm *gemm;
     const ls_alloc *alloc;
 };
@@ -32,6 +33,12 @@ static inline enum lsi_gemm_kind lsi_cpu_gemm_kind(const struct lsi_exec *ex)
     if (ex->compute == LSI_COMPUTE_FP32)
         return LSI_GEMM_F32;
     return ((const struct lsi_cpu *)ex->state)->bf16_products ? LSI_GEMM_BF16 : LSI_GEMM_ROUNDED;
+}
+
+/** Whether products of packed operands serve the forward pass too. */
+static inline bool lsi_cpu_packs(const struct lsi_exec *ex)
+{
+    return ((const struct lsi_cpu *)ex->state)->own_products;
 }
 
 /* cpu_rows.c */

@@ -38,6 +38,11 @@ static size_t dense_tile(size_t n_out)
 
 #define DENSE_TILE_MAX 192
 
+/* Our own products read packed operands: rows of a task, which shares the packed activations with others and
+ * packs its own weights. */
+#define PACKED_ROWS 1024
+#define PACK_ROWS   16 /* of a packing task */
+
 struct linear_job {
     const struct lsi_cpu *cpu;
     const struct lsi_linear *out;
@@ -55,6 +60,10 @@ struct linear_job {
     void *const *tiles;        /* [n_threads] dequantised weights */
     int handles[MAX_GROUP][2]; /* per product: whole tile, last tile */
     size_t task_rows[MAX_GROUP];
+    /* packed */
+    enum lsi_gemm_kind kind;
+    uint32_t *x_packed; /* panels of 8 rows */
+    size_t x_panel;
 };
 
 static size_t n_tasks(const struct linear_job *j)
@@ -229,6 +238,62 @@ static void run_dense(struct lsi_exec *ex, struct linear_job *j)
     lsi_parallel(ex->pool, n_tasks(j), dense_task, j);
 }
 
+static void pack_task(void *ctx, size_t task, int thread)
+{
+    (void)thread;
+    const struct linear_job *j = ctx;
+    const struct lsi_gemm_matrix x = { j->x, LSI_F32, j->ldx * sizeof *j->x };
+    const size_t r0 = task * PACK_ROWS, n = lsi_min_size(PACK_ROWS, j->n_rows - r0);
+    lsi_gemm_pack_along(&j->cpu->kernels, j->kind, j->x_packed + r0 / LSK_GEMM_M * j->x_panel, j->x_panel,
+                        LSK_GEMM_M, &x, r0, n, 0, j->n_in);
+}
+
+static void add_bias(float *y, size_t ldy, const float *bias, size_t n_rows, size_t n)
+{
+    for (size_t r = 0; r < n_rows; r++)
+        for (size_t i = 0; i < n; i++)
+            y[r * ldy + i] += bias[i];
+}
+
+/* A tile of columns of a block of rows: the tile's weights are packed a chunk of the sum at a time. */
+static void packed_task(void *ctx, size_t task, int thread)
+{
+    const struct linear_job *j = ctx;
+    const struct lsk_table *kernels = &j->cpu->kernels;
+    const size_t r0 = task / n_tasks(j) * PACKED_ROWS, n_rows = lsi_min_size(PACKED_ROWS, j->n_rows - r0);
+    size_t product, row0, rows;
+    const struct lsi_linear *o = find_task(j, task % n_tasks(j), &product, &row0, &rows);
+    const struct lsi_gemm_matrix w = { o->w->data, o->w->dtype, o->w->row_bytes };
+    const size_t chunk = lsi_gemm_chunk(j->kind, j->n_in);
+    const uint32_t *x = j->x_packed + r0 / LSK_GEMM_M * j->x_panel;
+    float *y = o->y + r0 * o->ldy + row0;
+    for (size_t k0 = 0; k0 < j->n_in; k0 += chunk) {
+        const size_t n = lsi_min_size(chunk, j->n_in - k0), units = lsi_gemm_units(j->kind, n);
+        const struct lsi_gemm_panels A = { x + lsi_gemm_units(j->kind, k0) * LSK_GEMM_M, j->x_panel };
+        const struct lsi_gemm_panels B = { j->tiles[thread], units * LSK_GEMM_N };
+        lsi_gemm_pack_along(kernels, j->kind, j->tiles[thread], B.panel, LSK_GEMM_N, &w, row0, rows, k0, n);
+        lsi_gemm_multiply(kernels, j->kind, y, o->ldy, n_rows, rows, A, B, units, 1, o->accumulate || k0 > 0);
+    }
+    if (o->bias)
+        add_bias(y, o->ldy, o->bias + row0, n_rows, rows);
+}
+
+static void run_packed(struct lsi_exec *ex, struct linear_job *j)
+{
+    void *tiles[LSI_MAX_THREADS];
+    j->kind = lsi_cpu_gemm_kind(ex);
+    j->x_panel = lsi_gemm_units(j->kind, j->n_in) * LSK_GEMM_M;
+    j->x_packed =
+        lsi_arena_take(&ex->scratch, lsi_div_up(j->n_rows, LSK_GEMM_M) * j->x_panel, sizeof *j->x_packed);
+    for (int t = 0; t < ex->n_threads; t++)
+        tiles[t] = lsi_arena_take(&ex->scratch, LSI_GEMM_CHUNK * DENSE_TILE_MAX, sizeof(uint32_t));
+    j->tiles = tiles;
+    for (size_t i = 0; i < j->n_out; i++)
+        j->task_rows[i] = dense_tile(j->out[i].w->n_out);
+    lsi_parallel(ex->pool, lsi_div_up(j->n_rows, PACK_ROWS), pack_task, j);
+    lsi_parallel(ex->pool, n_tasks(j) * lsi_div_up(j->n_rows, PACKED_ROWS), packed_task, j);
+}
+
 static void run_matvec(struct lsi_exec *ex, struct linear_job *j, bool q8)
 {
     const struct lsi_cpu *cpu = ex->state;
@@ -274,6 +339,8 @@ void lsi_cpu_linear(struct lsi_exec *ex, const struct lsi_linear *out, size_t n_
         q8 = q8 || (ex->compute == LSI_COMPUTE_AUTO && lsi_dtype_is_quantized(out[i].w->dtype));
     if (n_rows <= (q8 ? MATVEC_MAX_ROWS_Q8 : MATVEC_MAX_ROWS_F32))
         run_matvec(ex, &j, q8);
+    else if (lsi_cpu_packs(ex))
+        run_packed(ex, &j);
     else
         run_dense(ex, &j);
 }
@@ -289,7 +356,13 @@ size_t lsi_cpu_linear_scratch(const struct lsi_exec *ex, size_t n_rows, size_t n
         lsi_arena_take(&a, DENSE_TILE_MAX * n_in, sizeof(float));
         lsi_arena_take(&a, DENSE_TILE_MAX * n_rows, sizeof(float));
     }
-    const size_t dense = a.used;
+    size_t dense = a.used;
+    /* packed: activations, and a chunk of a tile of weights for each thread */
+    a = (struct lsi_arena){ 0 };
+    lsi_arena_take(&a, lsi_round_up(n_rows, LSK_GEMM_M) * n_in, sizeof(uint32_t));
+    for (int t = 0; t < ex->n_threads; t++)
+        lsi_arena_take(&a, LSI_GEMM_CHUNK * DENSE_TILE_MAX, sizeof(uint32_t));
+    dense = lsi_max_size(dense, a.used);
     /* matvec: 8-bit rows with their scales */
     a = (struct lsi_arena){ 0 };
     const size_t rows = lsi_min_size(n_rows, MATVEC_MAX_ROWS_Q8);

@@ -10,7 +10,18 @@
 #include <string.h>
 
 #define LANES 8   /* rows that are turned at a time */
+#define AHEAD 16  /* rows */
 #define RUN   256 /* units of a row that are turned at a time */
+
+bool lsi_gemm_packed_wins(uint64_t features)
+{
+#ifdef LSI_HAVE_ONEDNN
+    return (features & LSK_CPU_BF16) && !(features & LSK_CPU_AMX); /* the library knows AMX, we do not */
+#else
+    (void)features;
+    return true;
+#endif
+}
 
 size_t lsi_gemm_chunk(enum lsi_gemm_kind kind, size_t n)
 {
@@ -59,15 +70,38 @@ static void load_rows(const struct lsk_table *k, enum lsi_gemm_kind kind, uint32
     }
 }
 
+/* Eight lanes of n_cols values: straight from rows whose stored values are units already or need but
+ * rounding. */
+static bool turn_stored(const struct lsk_table *k, enum lsi_gemm_kind kind, uint32_t *out, size_t width,
+                        const struct lsi_gemm_matrix *m, size_t row0, size_t n_rows, size_t col0,
+                        size_t n_cols)
+{
+    const void *from = element(m, row0, col0);
+    if (((uintptr_t)from | m->row_bytes) % sizeof(uint32_t))
+        return false;
+    const size_t ld = m->row_bytes / sizeof(uint32_t);
+    if (m->dtype == LSI_F32 && kind == LSI_GEMM_BF16)
+        k->gemm_turn_f32(out, width, from, ld, n_rows, n_cols);
+    else if (m->dtype == LSI_F32 && kind == LSI_GEMM_F32)
+        k->gemm_turn(out, width, from, ld, n_rows, n_cols);
+    else if (m->dtype == LSI_BF16 && kind == LSI_GEMM_BF16 && n_cols % 2 == 0)
+        k->gemm_turn(out, width, from, ld, n_rows, n_cols / 2);
+    else
+        return false;
+    return true;
+}
+
 void lsi_gemm_pack_along(const struct lsk_table *k, enum lsi_gemm_kind kind, uint32_t *out, size_t panel,
                          size_t width, const struct lsi_gemm_matrix *m, size_t row0, size_t n_rows,
                          size_t col0, size_t n_cols)
 {
     const size_t run = kind == LSI_GEMM_BF16 ? 2 * RUN : RUN;
     uint32_t units[LANES][RUN];
-    for (size_t i = 0; i < lsi_div_up(n_rows, width) * width; i += LANES) {
+    for (size_t i = 0; i < lsi_round_up(n_rows, width); i += LANES) {
         const size_t lanes = i < n_rows ? lsi_min_size(LANES, n_rows - i) : 0;
         uint32_t *to = out + i / width * panel + i % width;
+        if (lanes && turn_stored(k, kind, to, width, m, row0 + i, lanes, col0, n_cols))
+            continue;
         for (size_t c = 0; c < n_cols; c += run) {
             const size_t n = lsi_min_size(run, n_cols - c);
             load_rows(k, kind, units, m, row0 + i, lanes, col0 + c, n);
@@ -77,17 +111,29 @@ void lsi_gemm_pack_along(const struct lsk_table *k, enum lsi_gemm_kind kind, uin
     }
 }
 
+/* Part of a row is too short for the processor to see that the next row's follows: it is asked for ahead. */
+static void fetch(const char *from, size_t bytes)
+{
+    for (size_t i = 0; i < bytes; i += 64)
+        __builtin_prefetch(from + i);
+}
+
 static void pack_pairs_down(const struct lsk_table *k, uint32_t *out, size_t panel, size_t width,
                             const struct lsi_gemm_matrix *m, size_t row0, size_t n_rows, size_t col0,
                             size_t n_cols)
 {
-    for (size_t r = 0; r < n_rows; r += 2, out += width) {
-        const void *first = element(m, row0 + r, col0);
-        const void *second = r + 1 < n_rows ? element(m, row0 + r + 1, col0) : NULL;
+    const size_t bytes = n_cols * lsi_dtype_block_bytes(m->dtype);
+    const char *first = element(m, row0, col0);
+    for (size_t r = 0; r < n_rows; r += 2, first += 2 * m->row_bytes, out += width) {
+        const char *second = r + 1 < n_rows ? first + m->row_bytes : NULL;
+        if (r + AHEAD + 1 < n_rows) {
+            fetch(first + AHEAD * m->row_bytes, bytes);
+            fetch(first + (AHEAD + 1) * m->row_bytes, bytes);
+        }
         if (m->dtype == LSI_F32)
-            k->gemm_pair_f32(out, panel, width, first, second, n_cols);
+            k->gemm_pair_f32(out, panel, width, (const void *)first, (const void *)second, n_cols);
         else
-            k->gemm_pair_bf16(out, panel, width, first, second, n_cols);
+            k->gemm_pair_bf16(out, panel, width, (const void *)first, (const void *)second, n_cols);
     }
 }
 

@@ -1,5 +1,5 @@
 /*
- * Dense products of operands that our own kernels read (kernels/gemm.h): packing from stored matrices, and
+ * Dense products of operands that our own kernels read (kernels/dense.h): packing from stored matrices, and
  * products of packed panels. For what a library does with detours: sums that run down the columns of both
  * operands, results that are added to fp32 rows of any stride, one rounding for several products.
  *
@@ -25,6 +25,10 @@ struct lsi_gemm_matrix {
     enum lsi_dtype dtype;
     size_t row_bytes;
 };
+
+/** Whether these products are faster than the library's where both can do the work, on a processor with
+ * these features. */
+bool lsi_gemm_packed_wins(uint64_t features);
 
 /** Units of a sum of n products. */
 static inline size_t lsi_gemm_units(enum lsi_gemm_kind kind, size_t n)

@@ -105,6 +105,31 @@ void check_gemm_turn(struct kt *k)
     }
 }
 
+void check_gemm_turn_f32(struct kt *k)
+{
+    lsk_gemm_turn_f32_fn *ref = (lsk_gemm_turn_f32_fn *)kt_ref(k), *fn;
+
+    while ((fn = (lsk_gemm_turn_f32_fn *)kt_next(k)) != NULL) {
+        for (size_t i = 0; i < 9 * 70; i++) {
+            const size_t values = i / 9, n = i % 9, width = i % 2 ? LSK_GEMM_N : LSK_GEMM_M;
+            const size_t ld = values + kt_below(k, 5), units = (values + 1) / 2;
+            const float *in =
+                kt_f32(k, n && values ? (n - 1) * ld + values : 0, (enum kt_fill)(i % KT_N_FILLS));
+            const size_t bytes = units ? ((units - 1) * width + 8) * sizeof(uint32_t) : 0;
+            uint32_t *want = kt_bytes(k, bytes), *got = kt_bytes(k, bytes);
+
+            ref(want, width, in, ld, n, values);
+            fn(got, width, in, ld, n, values);
+            kt_equal(k, got, want, bytes, "out");
+            kt_reset(k);
+        }
+        const float *in = kt_f32(k, 8 * 512, KT_NORMAL);
+        uint32_t *out = kt_bytes(k, 8 * 256 * sizeof *out);
+        KT_BENCH(k, "8x512", 8 * 512 * 6.0, fn(out, 8, in, 512, 8, 512));
+        kt_reset(k);
+    }
+}
+
 static const size_t column_counts[] = { 0, 1, 7, 8, 9, 15, 16, 17, 40, 47, 48, 49, 95, 96, 97, 145 };
 
 /* Units that two rows of n columns are packed to, with a gap between panels. */

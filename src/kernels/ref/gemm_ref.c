@@ -61,6 +61,16 @@ static uint32_t pair(lsi_bf16 first, lsi_bf16 second)
     return (uint32_t)second << 16 | first;
 }
 
+void lsk_gemm_turn_f32_ref(uint32_t *out, size_t width, const float *in, size_t ld, size_t n, size_t n_values)
+{
+    for (size_t v = 0; v < n_values; v += 2, out += width)
+        for (size_t i = 0; i < 8; i++) {
+            const lsi_bf16 first = i < n ? lsi_bf16_from_f32(in[i * ld + v]) : 0;
+            const bool second = i < n && v + 1 < n_values;
+            out[i] = pair(first, second ? lsi_bf16_from_f32(in[i * ld + v + 1]) : 0);
+        }
+}
+
 void lsk_gemm_pair_f32_ref(uint32_t *out, size_t panel, size_t width, const float *first, const float *second,
                            size_t n)
 {

@@ -2,6 +2,7 @@
  * Dense products of packed operands. Sixteen registers hold 4 x 24 sums: a block of 8 x 48 is four of them.
  */
 #include "kernels/impl.h"
+#include "kernels/x86/turn_avx2.h"
 
 #include <immintrin.h>
 #include <string.h>
@@ -14,15 +15,20 @@ static float unit(uint32_t u)
     return lsi_f32_from_bits(u);
 }
 
+static __m256 eight(const uint32_t *p)
+{
+    return _mm256_castsi256_ps(_mm256_loadu_si256((const __m256i *)p));
+}
+
 /* sums[r][c] of 4 rows and 24 columns. */
 static void quarter(float *sums, const uint32_t *A, const uint32_t *B, size_t n_units)
 {
     __m256 s00 = _mm256_setzero_ps(), s01 = s00, s02 = s00, s10 = s00, s11 = s00, s12 = s00;
     __m256 s20 = s00, s21 = s00, s22 = s00, s30 = s00, s31 = s00, s32 = s00;
     for (size_t u = 0; u < n_units; u++, A += LSK_GEMM_M, B += LSK_GEMM_N) {
-        const __m256 b0 = _mm256_castsi256_ps(_mm256_loadu_si256((const __m256i *)B));
-        const __m256 b1 = _mm256_castsi256_ps(_mm256_loadu_si256((const __m256i *)(B + 8)));
-        const __m256 b2 = _mm256_castsi256_ps(_mm256_loadu_si256((const __m256i *)(B + 16)));
+        const __m256 b0 = eight(B);
+        const __m256 b1 = eight(B + 8);
+        const __m256 b2 = eight(B + 16);
         __m256 a;
 #define ROW(r)                                 \
     a = _mm256_set1_ps(unit(A[r]));            \
@@ -54,35 +60,13 @@ void lsk_gemm_f32_avx2(float *C, size_t ldc, const uint32_t *A, const uint32_t *
         }
 }
 
-/* out[u][0..8) = column u of 8 rows of 8. */
-static void turn8(uint32_t *out, size_t width, const uint32_t *in, size_t ld)
-{
-    __m256 r[8], t[8];
-    for (int i = 0; i < 8; i++)
-        r[i] = _mm256_castsi256_ps(_mm256_loadu_si256((const __m256i *)(in + (size_t)i * ld)));
-    for (int i = 0; i < 8; i += 2) {
-        t[i] = _mm256_unpacklo_ps(r[i], r[i + 1]);
-        t[i + 1] = _mm256_unpackhi_ps(r[i], r[i + 1]);
-    }
-    for (int i = 0; i < 8; i += 4) {
-        r[i] = _mm256_shuffle_ps(t[i], t[i + 2], 0x44);
-        r[i + 1] = _mm256_shuffle_ps(t[i], t[i + 2], 0xee);
-        r[i + 2] = _mm256_shuffle_ps(t[i + 1], t[i + 3], 0x44);
-        r[i + 3] = _mm256_shuffle_ps(t[i + 1], t[i + 3], 0xee);
-    }
-    for (int i = 0; i < 4; i++) {
-        t[i] = _mm256_permute2f128_ps(r[i], r[i + 4], 0x20);
-        t[i + 4] = _mm256_permute2f128_ps(r[i], r[i + 4], 0x31);
-    }
-    for (int i = 0; i < 8; i++)
-        _mm256_storeu_ps((float *)(void *)(out + (size_t)i * width), t[i]);
-}
-
 void lsk_gemm_turn_avx2(uint32_t *out, size_t width, const uint32_t *in, size_t ld, size_t n, size_t n_units)
 {
     const size_t whole = n == 8 ? n_units / 8 * 8 : 0;
     for (size_t u = 0; u < whole; u += 8)
-        turn8(out + u * width, width, in + u, ld);
+        turn8(out + u * width, width, eight(in + u), eight(in + ld + u), eight(in + 2 * ld + u),
+              eight(in + 3 * ld + u), eight(in + 4 * ld + u), eight(in + 5 * ld + u), eight(in + 6 * ld + u),
+              eight(in + 7 * ld + u));
     for (size_t u = whole; u < n_units; u++)
         for (size_t i = 0; i < 8; i++)
             out[u * width + i] = i < n ? in[i * ld + u] : 0;

@@ -19,60 +19,31 @@ static inline __m512i rounded(__m512 v)
     return _mm512_mask_or_epi32(up, nan, u, _mm512_set1_epi32(0x400000));
 }
 
-/* 16 lanes from column c on, to one panel or, where panels have 8 lanes, to two. */
-static inline void put_pairs(uint32_t *out, size_t panel, size_t width, size_t c, __m512i v)
+static inline __m512i pairs_f32(const void *first, const void *second, size_t c, __mmask16 m)
 {
-    if (width % 16 == 0) {
-        _mm512_storeu_si512(out + c / width * panel + c % width, v);
-        return;
-    }
-    _mm256_storeu_si256((__m256i *)(out + c / width * panel + c % width), _mm512_castsi512_si256(v));
-    c += 8;
-    _mm256_storeu_si256((__m256i *)(out + c / width * panel + c % width), _mm512_extracti64x4_epi64(v, 1));
+    const __m512i a = rounded(_mm512_maskz_loadu_ps(m, (const float *)first + c));
+    const __m512i b =
+        second ? rounded(_mm512_maskz_loadu_ps(m, (const float *)second + c)) : _mm512_setzero_si512();
+    return _mm512_mask_blend_epi16(0xaaaaaaaau, _mm512_srli_epi32(a, 16), b);
 }
 
-/* The last lanes, one by one: pairs 0 .. n - 1, then zeros up to the end of the panel. */
-static inline void put_last(uint32_t *out, size_t panel, size_t width, size_t c, __m512i v, size_t n)
+static inline __m512i pairs_bf16(const void *first, const void *second, size_t c, __mmask16 m)
 {
-    uint32_t last[16];
-    const size_t end = (n + width - 1) / width * width;
-    _mm512_storeu_si512(last, v);
-    for (size_t i = c; i < end; i++)
-        out[i / width * panel + i % width] = i < n ? last[i - c] : 0;
+    const __m512i a = _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(m, (const lsi_bf16 *)first + c));
+    const __m512i b = second
+                          ? _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(m, (const lsi_bf16 *)second + c))
+                          : _mm512_setzero_si512();
+    return _mm512_or_si512(a, _mm512_slli_epi32(b, 16));
 }
 
 void lsk_gemm_pair_f32_avx512(uint32_t *out, size_t panel, size_t width, const float *first,
                               const float *second, size_t n)
 {
-    const __m512i upper = _mm512_set1_epi32((int)0xffff0000u);
-    for (size_t c = 0; c < n; c += 16) {
-        const __mmask16 m = lanes(n, c);
-        const __m512i a = rounded(_mm512_maskz_loadu_ps(m, first + c));
-        const __m512i b = second ? rounded(_mm512_maskz_loadu_ps(m, second + c)) : _mm512_setzero_si512();
-        const __m512i v = _mm512_or_si512(_mm512_srli_epi32(a, 16), _mm512_and_si512(b, upper));
-        if (c + 16 <= n)
-            put_pairs(out, panel, width, c, v);
-        else
-            put_last(out, panel, width, c, v, n);
-    }
-    if (n % 16 == 0)
-        put_last(out, panel, width, n, _mm512_setzero_si512(), n);
+    put_pairs(out, panel, width, first, second, n, pairs_f32);
 }
 
 void lsk_gemm_pair_bf16_avx512(uint32_t *out, size_t panel, size_t width, const lsi_bf16 *first,
                                const lsi_bf16 *second, size_t n)
 {
-    for (size_t c = 0; c < n; c += 16) {
-        const __mmask16 m = lanes(n, c);
-        const __m512i a = _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(m, first + c));
-        const __m512i b =
-            second ? _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(m, second + c)) : _mm512_setzero_si512();
-        const __m512i v = _mm512_or_si512(a, _mm512_slli_epi32(b, 16));
-        if (c + 16 <= n)
-            put_pairs(out, panel, width, c, v);
-        else
-            put_last(out, panel, width, c, v, n);
-    }
-    if (n % 16 == 0)
-        put_last(out, panel, width, n, _mm512_setzero_si512(), n);
+    put_pairs(out, panel, width, first, second, n, pairs_bf16);
 }

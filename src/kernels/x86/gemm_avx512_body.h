@@ -100,3 +100,23 @@ static inline void block(float *C, size_t ldc, const uint32_t *A, const uint32_t
     EACH_ROW(PUT)
 #undef PUT
 }
+
+/* 16 pairs of two rows from column c on, zero where the mask is not set. */
+typedef __m512i pairs_fn(const void *first, const void *second, size_t c, __mmask16 m);
+
+static inline void put_pairs(uint32_t *out, size_t panel, size_t width, const void *first, const void *second,
+                             size_t n, pairs_fn *pairs)
+{
+    if (width == 8) {
+        for (size_t c = 0; c < n; c += 16, out += 2 * panel) {
+            const __m512i v = pairs(first, second, c, lanes(n, c));
+            _mm256_storeu_si256((__m256i *)out, _mm512_castsi512_si256(v));
+            if (n - c > 8)
+                _mm256_storeu_si256((__m256i *)(out + panel), _mm512_extracti64x4_epi64(v, 1));
+        }
+        return;
+    }
+    for (size_t c = 0; c < n; c += width, out += panel)
+        for (size_t i = 0; i < width; i += 16)
+            _mm512_storeu_si512(out + i, pairs(first, second, c + i, lanes(n, c + i)));
+}

@@ -11,8 +11,8 @@
  * A row or column that a panel has too many is zero, and so is the second half of the last pair of an odd
  * sum.
  */
-#ifndef LSK_GEMM_H
-#define LSK_GEMM_H
+#ifndef LSK_DENSE_H
+#define LSK_DENSE_H
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -39,10 +39,16 @@ typedef void lsk_gemm_fn(float *C, size_t ldc, const uint32_t *A, const uint32_t
 typedef void lsk_gemm_turn_fn(uint32_t *out, size_t width, const uint32_t *in, size_t ld, size_t n,
                               size_t n_units);
 
+/** The same of fp32 values rounded to pairs of bf16, as gemm_pair_f32 rounds; a lone last value gets a zero.
+ */
+typedef void lsk_gemm_turn_f32_fn(uint32_t *out, size_t width, const float *in, size_t ld, size_t n,
+                                  size_t n_values);
+
 /**
  * Pairs of two consecutive rows, the summed index running down the columns of the stored matrix: column c
  * goes to out[c / width * panel + c % width] for c < n; lanes up to the next multiple of width are zeroed.
- * width is a multiple of 8. second NULL: zeros. gemm_pair_f32 rounds to nearest even, a NaN stays a NaN.
+ * width is 8 or a multiple of 16. second NULL: zeros. gemm_pair_f32 rounds to nearest even; a NaN stays a
+ * NaN, a subnormal number may become zero.
  */
 typedef void lsk_gemm_pair_f32_fn(uint32_t *out, size_t panel, size_t width, const float *first,
                                   const float *second, size_t n);
