@@ -21,9 +21,10 @@ struct lsi_data {
     size_t seq;
     bool shuffle;
     uint64_t seed;
-    uint64_t epoch; /* whose order is known */
-    size_t *order;  /* [n] sequences of that epoch; NULL: always the same */
-    struct slot slots[LSI_DATA_SLOTS];
+    uint64_t epoch;     /* whose order is known */
+    size_t *order;      /* [n] sequences of that epoch; NULL: always the same */
+    struct slot *slots; /* [n_slots] */
+    int n_slots;
     const ls_alloc *alloc;
 
     /* while opening */
@@ -217,13 +218,14 @@ static ls_status make_sequences(struct lsi_data *d, const struct lsi_data_option
 
 static ls_status make_slots(struct lsi_data *d, ls_error *err)
 {
-    bool ok = true;
-    for (size_t i = 0; i < LSI_DATA_SLOTS; i++) {
+    d->slots = lsi_calloc(d->alloc, (size_t)d->n_slots, sizeof *d->slots);
+    bool ok = d->slots;
+    for (int i = 0; ok && i < d->n_slots; i++) {
         struct slot *s = &d->slots[i];
         s->tokens = lsi_calloc(d->alloc, d->seq, sizeof *s->tokens);
         s->labels = lsi_calloc(d->alloc, d->seq, sizeof *s->labels);
         s->doc_start = lsi_calloc(d->alloc, d->sequences.most_pieces + 1, sizeof *s->doc_start);
-        ok = ok && s->tokens && s->labels && s->doc_start;
+        ok = s->tokens && s->labels && s->doc_start;
     }
     if (d->shuffle) {
         d->order = lsi_calloc(d->alloc, d->sequences.n, sizeof *d->order);
@@ -247,6 +249,7 @@ ls_status lsi_data_open(struct lsi_data **out, const struct lsi_data_options *o,
     d->seq = o->seq;
     d->shuffle = o->shuffle;
     d->seed = o->seed;
+    d->n_slots = o->n_slots > 0 ? o->n_slots : LSI_DATA_SLOTS;
     ls_status st = open_files(d, o, err);
     if (st == LS_OK)
         st = load_tokens(d, o, err);
@@ -266,12 +269,13 @@ void lsi_data_close(struct lsi_data *d)
 {
     if (!d)
         return;
-    for (size_t i = 0; i < LSI_DATA_SLOTS; i++) {
+    for (int i = 0; d->slots && i < d->n_slots; i++) {
         struct slot *s = &d->slots[i];
         lsi_free(d->alloc, s->tokens, d->seq * sizeof *s->tokens);
         lsi_free(d->alloc, s->labels, d->seq * sizeof *s->labels);
         lsi_free(d->alloc, s->doc_start, (d->sequences.most_pieces + 1) * sizeof *s->doc_start);
     }
+    lsi_free(d->alloc, d->slots, (size_t)d->n_slots * sizeof *d->slots);
     lsi_free(d->alloc, d->order, d->sequences.n * sizeof *d->order);
     lsi_sequences_fini(&d->sequences);
     lsi_token_store_close(&d->tokens);
@@ -323,7 +327,7 @@ static size_t sequence_of(struct lsi_data *d, uint64_t i)
 
 ls_status lsi_data_get(struct lsi_data *d, uint64_t i, int slot, ls_train_sequence *s, ls_error *err)
 {
-    if (slot < 0 || slot >= LSI_DATA_SLOTS)
+    if (slot < 0 || slot >= d->n_slots)
         return lsi_fail(err, LS_E_INVAL, "there is no slot %d for a sequence", slot);
     const struct slot *to = &d->slots[slot];
     const size_t k = sequence_of(d, i), first = d->sequences.first[k], end = d->sequences.first[k + 1];
