@@ -224,6 +224,51 @@ LS_API void ls_trainer_get_plan(const ls_trainer *t, ls_train_plan *plan);
 /** Write the weights as a Hugging Face directory. */
 LS_API ls_status ls_trainer_export(ls_trainer *t, const char *dir, ls_error *err);
 
+/* ---- a mode against the plain computation -------------------------------------------- */
+
+/** The same moment of both computations. */
+typedef struct ls_train_verify_step {
+    size_t struct_size;
+    uint64_t step; /* 0: the first batch, before any step */
+    double loss, standard_loss;
+    double grad_norm, standard_grad_norm; /* before clipping */
+} ls_train_verify_step;
+
+typedef void ls_train_verify_fn(void *user, const ls_train_verify_step *step);
+
+/** Differences relative to the standard computation, and what they may be. */
+typedef struct ls_train_verify_result {
+    size_t struct_size;
+    /* of the first batch, from the same weights: exact up to rounding */
+    double loss_difference;    /* may be norm_tolerance */
+    double norm_difference;    /* greatest of a tensor's gradient norm; may be norm_tolerance */
+    double element_difference; /* greatest of an element, relative to its tensor's greatest one; may be
+                                  element_tolerance */
+    char norm_tensor[160];     /* where that is, by its Hugging Face name */
+    char element_tensor[160];
+    /* of the steps: the optimizer turns the sign of a small gradient into a step of full size */
+    double step_loss_difference; /* greatest of a step's loss; may be step_tolerance */
+    double weight_difference;    /* after the last step, greatest of a tensor: norm of the difference over
+                                    norm; 0 without steps */
+    char weight_tensor[160];
+    double norm_tolerance, element_tolerance, step_tolerance;
+    bool passed;
+} ls_train_verify_result;
+
+/**
+ * Compute the gradients of the first batch, then o->steps steps of the constant learning rate o->lr, with
+ * LS_TRAIN_STANDARD and with o->mode, from the same weights and data, one after the other: the memory is
+ * that of the larger one and a copy of the gradients and the weights. No run directory is made. LS_OK also
+ * when they differ: result->passed tells.
+ *
+ * @param dump     Write the loss ("loss", a scalar) and the gradient of every trained tensor of the first
+ *                 batch, computed with o->mode, under Hugging Face names as a safetensors file. NULL: no.
+ * @param on_step  Called while the second computation goes on; may be NULL.
+ * @param result   struct_size must be set.
+ */
+LS_API ls_status ls_train_verify(const ls_train_options *o, const char *dump, ls_train_verify_fn *on_step,
+                                 void *user, ls_train_verify_result *result, ls_error *err);
+
 #ifdef __cplusplus
 }
 #endif

@@ -229,8 +229,7 @@ ls_status ls_chat_encode(const ls_chat_template *c, const ls_chat_message *messa
         st = ls_tokenizer_encode_ranges(c->tok, r.text.data ? r.text.data : "", r.text.len,
                                         LS_ENCODE_PARSE_SPECIAL, (const ls_byte_range *)(void *)r.plain.data,
                                         r.plain.len / sizeof(ls_byte_range), ids, n_ids, NULL, err);
-    lsi_buf_fini(&r.text);
-    lsi_buf_fini(&r.plain);
+    lsi_rendering_fini(&r);
     return st;
 }
 
@@ -247,7 +246,6 @@ ls_status ls_chat_render(const ls_chat_template *c, const ls_chat_message *messa
         if (!*text)
             st = lsi_fail(err, LS_E_NOMEM, "no memory for the rendered conversation");
     }
-    lsi_buf_fini(&r.text);
-    lsi_buf_fini(&r.plain);
+    lsi_rendering_fini(&r);
     return st;
 }

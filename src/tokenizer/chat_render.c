@@ -6,6 +6,7 @@
 struct writer {
     const ls_chat_template *c;
     struct lsi_rendering *r;
+    size_t answer; /* where the answer that is being written begins */
 };
 
 struct span {
@@ -43,6 +44,17 @@ static void put_bos(struct writer *w)
 static void put_eos(struct writer *w)
 {
     put_token(w, w->c->tok->eos);
+}
+
+static void begin_answer(struct writer *w)
+{
+    w->answer = w->r->text.len;
+}
+
+static void end_answer(struct writer *w)
+{
+    const ls_byte_range range = { w->answer, w->r->text.len };
+    lsi_buf_append(&w->r->answers, &range, sizeof range);
 }
 
 static struct span words(const ls_chat_message *m)
@@ -145,14 +157,19 @@ static void chatml(struct writer *w, const ls_chat_message *m, size_t n, bool pr
         put(w, "<|im_end|>\n");
     }
     for (size_t i = 0; i < n; i++) {
+        const bool answer = is_role(&m[i], "assistant");
         put(w, "<|im_start|>");
         put(w, m[i].role);
         put(w, "\n");
-        if (w->c->kind == LSI_CHAT_QWEN3 && is_role(&m[i], "assistant"))
+        begin_answer(w);
+        if (w->c->kind == LSI_CHAT_QWEN3 && answer)
             qwen3_answer(w, words(&m[i]), i > last_user, i + 1 == n);
         else
             put_words(w, words(&m[i]));
-        put(w, "<|im_end|>\n");
+        put(w, "<|im_end|>");
+        if (answer)
+            end_answer(w);
+        put(w, "\n");
     }
     if (prompt)
         put(w, "<|im_start|>assistant\n");
@@ -174,8 +191,11 @@ static void llama3(struct writer *w, const ls_chat_message *m, size_t n, bool pr
         put(w, "<|start_header_id|>");
         put(w, m[i].role);
         put(w, "<|end_header_id|>\n\n");
+        begin_answer(w);
         put_words(w, trimmed(words(&m[i])));
         put(w, "<|eot_id|>");
+        if (is_role(&m[i], "assistant"))
+            end_answer(w);
     }
     if (prompt || w->c->always_prompt)
         put(w, "<|start_header_id|>assistant<|end_header_id|>\n\n");
@@ -205,10 +225,12 @@ static void llama2(struct writer *w, const ls_chat_message *m, size_t n)
             }
             put(w, " [/INST]");
         } else {
+            begin_answer(w);
             put(w, tags ? " " : "");
             put_words(w, tags ? trimmed(text) : text);
             put(w, tags ? " " : "");
             put_eos(w);
+            end_answer(w);
         }
     }
 }
@@ -243,9 +265,11 @@ static void mistral(struct writer *w, const ls_chat_message *m, size_t n)
             put_words(w, words(&m[i]));
             put(w, forms[kind].close);
         } else {
+            begin_answer(w);
             put(w, forms[kind].answer);
             put_words(w, kind == LSI_CHAT_MISTRAL_V3 ? trimmed(words(&m[i])) : words(&m[i]));
             put_eos(w);
+            end_answer(w);
         }
     }
 }
@@ -262,11 +286,22 @@ static void gemma(struct writer *w, const ls_chat_message *m, size_t n, bool pro
             put(w, "\n\n");
             system = NULL;
         }
+        begin_answer(w);
         put_words(w, trimmed(words(&m[i])));
-        put(w, "<end_of_turn>\n");
+        put(w, "<end_of_turn>");
+        if (!user)
+            end_answer(w);
+        put(w, "\n");
     }
     if (prompt)
         put(w, "<start_of_turn>model\n");
+}
+
+void lsi_rendering_fini(struct lsi_rendering *r)
+{
+    lsi_buf_fini(&r->text);
+    lsi_buf_fini(&r->plain);
+    lsi_buf_fini(&r->answers);
 }
 
 static ls_status check_messages(const ls_chat_template *c, const ls_chat_message *m, size_t n, ls_error *err)
@@ -315,8 +350,9 @@ ls_status lsi_chat_render(const ls_chat_template *c, const ls_chat_message *m, s
 {
     lsi_buf_init(&r->text, c->tok->alloc, SIZE_MAX / 4);
     lsi_buf_init(&r->plain, c->tok->alloc, SIZE_MAX / 4);
+    lsi_buf_init(&r->answers, c->tok->alloc, SIZE_MAX / 4);
     LSI_TRY(check_messages(c, m, n, err));
-    struct writer w = { c, r };
+    struct writer w = { c, r, 0 };
     switch (c->kind) {
     case LSI_CHAT_CHATML:
     case LSI_CHAT_QWEN3:
@@ -340,7 +376,7 @@ ls_status lsi_chat_render(const ls_chat_template *c, const ls_chat_message *m, s
         put(&w, answer_prefix[0] == ' ' ? "" : before_answer(c));
         put_words(&w, (struct span){ answer_prefix, strlen(answer_prefix) });
     }
-    if (r->text.failed || r->plain.failed)
+    if (r->text.failed || r->plain.failed || r->answers.failed)
         return lsi_fail(err, LS_E_NOMEM, "no memory for the rendered conversation");
     return LS_OK;
 }

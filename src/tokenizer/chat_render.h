@@ -29,12 +29,18 @@ struct ls_chat_template {
     char default_text[256]; /* of ChatML: system text when the first message is none; empty: no such turn */
 };
 
-/* The text and, within it, the bytes that were given by the caller. */
+/* The text and, within it, the bytes that were given by the caller and those that an assistant would write.
+ */
 struct lsi_rendering {
     struct lsi_buf text;
     struct lsi_buf plain; /* array of ls_byte_range */
+    struct lsi_buf
+        answers; /* array of ls_byte_range: from the first byte of an answer through its end token */
 };
 
+void lsi_rendering_fini(struct lsi_rendering *r);
+
+/** lsi_rendering_fini is due in any case. */
 ls_status lsi_chat_render(const ls_chat_template *c, const ls_chat_message *messages, size_t n,
                           bool add_generation_prompt, const char *answer_prefix, struct lsi_rendering *r,
                           ls_error *err);

@@ -10,6 +10,7 @@
 #include <longspan/train.h>
 
 #include "base/base.h"
+#include "formats/model_path.h"
 
 struct lsi_data; /* heap object */
 
@@ -25,6 +26,7 @@ struct lsi_data_options {
     uint64_t seed;
     const char *cache_dir;    /* NULL: no token cache on disk */
     size_t n_vocab;           /* ids must be below */
+    int n_slots;              /* sequences held at once, 0: LSI_DATA_SLOTS */
     ls_progress_fn *progress; /* tokenising: bytes done, of total */
     void *progress_user;
     const volatile int *cancel;
@@ -43,11 +45,22 @@ uint64_t lsi_data_n_dropped(const struct lsi_data *d);
 
 /**
  * Sequence number i (any i: epoch i / n_sequences). Pointers in *s are good until the next call for the same
- * slot (0 .. LSI_DATA_SLOTS - 1).
+ * slot (0 .. n_slots - 1).
  */
 #define LSI_DATA_SLOTS 2
 ls_status lsi_data_get(struct lsi_data *d, uint64_t i, int slot, ls_train_sequence *s, ls_error *err);
 /** Labels of sequence i that are not ignored. */
 ls_status lsi_data_n_valid(struct lsi_data *d, uint64_t i, uint64_t *n_valid, ls_error *err);
+
+/* ---- of a run (data_run.c) ---- */
+
+/** Where the tokenizer of a run is: tokenizer, else model, else the folder of init. */
+ls_status lsi_data_tokenizer_path(const ls_train_options *o, char path[LSI_MODEL_PATH], ls_error *err);
+/**
+ * What o says about the data that are trained on, or with eval about o->eval_data, which are read in order.
+ * They point into *o; tok and its path are the caller's. The token cache is o->token_cache.
+ */
+void lsi_data_run_options(struct lsi_data_options *d, const ls_train_options *o, bool eval,
+                          const ls_tokenizer *tok, const char *tokenizer_path, size_t n_vocab);
 
 #endif
