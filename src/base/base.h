@@ -162,6 +162,10 @@ bool lsi_buf_append(struct lsi_buf *b, const void *data, size_t n);
 bool lsi_buf_printf(struct lsi_buf *b, const char *fmt, ...) LSI_PRINTF(2, 3);
 /** Append s as a JSON string with quotes; invalid UTF-8 becomes U+FFFD. */
 bool lsi_buf_json_string(struct lsi_buf *b, const char *s, size_t n);
+/** Append v with the fewest digits that give it back, whatever the locale; null when it is not finite. A
+ * value that fp32 holds exactly gets the digits that give the fp32 number back: 1e-05,
+ * not 9.99999974737875e-06. */
+bool lsi_buf_json_number(struct lsi_buf *b, double v);
 
 /* ---- files --------------------------------------------------------------- */
 

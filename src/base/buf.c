@@ -1,6 +1,8 @@
 #include "base/base.h"
 
+#include <math.h>
 #include <stdarg.h>
+#include <stdlib.h>
 #include <string.h>
 
 void lsi_buf_init(struct lsi_buf *b, const ls_alloc *alloc, size_t max_bytes)
@@ -94,4 +96,23 @@ bool lsi_buf_json_string(struct lsi_buf *b, const char *s, size_t n)
         }
     }
     return lsi_buf_append(b, "\"", 1);
+}
+
+bool lsi_buf_json_number(struct lsi_buf *b, double v)
+{
+    char text[40];
+    if (!isfinite(v))
+        return lsi_buf_append(b, "null", 4);
+    const bool single = (double)(float)v == v;
+    for (int digits = 1; digits <= 17; digits++) {
+        snprintf(text, sizeof text, "%.*g", digits, v);
+        const double back = strtod(text, NULL);
+        if (single ? (float)back == (float)v : back == v)
+            break;
+    }
+    char *comma = strchr(text, ','); /* of the caller's locale */
+    if (comma)
+        *comma = '.';
+    lsi_buf_append(b, text, strlen(text));
+    return strpbrk(text, ".e") ? !b->failed : lsi_buf_append(b, ".0", 2);
 }

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/numbers.h"
+#include "model/hf_dir.h"
 
 void ls_convert_options_defaults(ls_convert_options *o)
 {

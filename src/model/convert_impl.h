@@ -5,8 +5,7 @@
  *   convert.c       options, the plan
  *   convert_rows.c  rows: permutation, gains, types
  *   convert_gguf.c  GGUF files: metadata, tensors
- *   convert_hf.c    Hugging Face directories: files, shards
- *   convert_json.c  config.json and generation_config.json
+ *   convert_hf.c    Hugging Face directories, with hf_dir.h
  */
 #ifndef LSI_CONVERT_IMPL_H
 #define LSI_CONVERT_IMPL_H
@@ -15,9 +14,6 @@
 
 #include "kernels/kernels.h"
 #include "model/model_impl.h"
-
-/* transformers writes shards of up to this many bytes. */
-#define LSI_SHARD_BYTES ((uint64_t)5000000000)
 
 /* Order of the rows of q and k within a head. */
 enum lsi_row_order {
@@ -71,12 +67,5 @@ ls_status lsi_convert_rows(struct lsi_convert *cv, const struct lsi_convert_tens
 
 ls_status lsi_convert_to_gguf(struct lsi_convert *cv);
 ls_status lsi_convert_to_hf(struct lsi_convert *cv);
-
-/** config.json of the source's configuration, for matrices of type dtype. */
-void lsi_convert_config_json(const struct lsi_convert *cv, enum lsi_dtype dtype, struct lsi_buf *b);
-void lsi_convert_generation_json(const struct lsi_convert *cv, struct lsi_buf *b);
-/** A copy of a config.json with its dtype (older name: torch_dtype) replaced. */
-ls_status lsi_convert_retype_json(const void *data, size_t bytes, const char *name, enum lsi_dtype dtype,
-                                  struct lsi_buf *b, ls_error *err);
 
 #endif

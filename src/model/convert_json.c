@@ -5,30 +5,12 @@
 #include <string.h>
 
 #include "base/json.h"
-#include "model/convert_impl.h"
+#include "model/families.h"
+#include "model/hf_dir.h"
 
 static const char *dtype_name(enum lsi_dtype t)
 {
     return t == LSI_F32 ? "float32" : t == LSI_F16 ? "float16" : "bfloat16";
-}
-
-/* The fewest digits that give the value back. Files keep most numbers in fp32: 1e-5 there is 9.99999975e-06.
- */
-static void number_text(double v, char *out, size_t cap)
-{
-    const bool single = (double)(float)v == v;
-    for (int digits = 1; digits <= 17; digits++) {
-        snprintf(out, cap, "%.*g", digits, v);
-        const double back = strtod(out, NULL);
-        if (single ? (float)back == (float)v : back == v)
-            break;
-    }
-    char *comma = strchr(out, ','); /* of the caller's locale */
-    if (comma)
-        *comma = '.';
-    const size_t len = strlen(out);
-    if (!strpbrk(out, ".en") && len + 3 <= cap)
-        memcpy(out + len, ".0", 3);
 }
 
 static void put_text(struct lsi_buf *b, const char *key, const char *v)
@@ -48,17 +30,15 @@ static void put_bool(struct lsi_buf *b, const char *key, bool v)
 
 static void put_number(struct lsi_buf *b, const char *key, double v)
 {
-    char text[40];
-    number_text(v, text, sizeof text);
-    lsi_buf_printf(b, ",\n  \"%s\": %s", key, text);
+    lsi_buf_printf(b, ",\n  \"%s\": ", key);
+    lsi_buf_json_number(b, v);
 }
 
 /* A member of an object on one line. */
 static void put_inner(struct lsi_buf *b, const char *key, double v)
 {
-    char text[40];
-    number_text(v, text, sizeof text);
-    lsi_buf_printf(b, ", \"%s\": %s", key, text);
+    lsi_buf_printf(b, ", \"%s\": ", key);
+    lsi_buf_json_number(b, v);
 }
 
 /* The members of a rope object after its type. */
@@ -89,11 +69,37 @@ static const char *rope_type(const struct lsi_rope_config *r)
 
 static void put_parameters(struct lsi_buf *b, const struct lsi_rope_config *r)
 {
-    char text[40];
-    number_text(r->base, text, sizeof text);
-    lsi_buf_printf(b, "{\"rope_type\": \"%s\", \"rope_theta\": %s", rope_type(r), text);
+    lsi_buf_printf(b, "{\"rope_type\": \"%s\"", rope_type(r));
+    put_inner(b, "rope_theta", r->base);
     put_scaling(b, r);
     lsi_buf_printf(b, "}");
+}
+
+/* The value of rope_scaling. */
+static void put_rope_scaling(struct lsi_buf *b, const struct lsi_config *c)
+{
+    const struct lsi_rope_config *r = &c->rope[0];
+    if (r->scaling == LSI_ROPE_NONE) {
+        lsi_buf_printf(b, "null");
+        return;
+    }
+    lsi_buf_printf(b, "{\"rope_type\": \"%s\"", rope_type(r));
+    put_scaling(b, r);
+    lsi_buf_printf(b, "}");
+}
+
+/* The value of rope_parameters. */
+static void put_rope_parameters(struct lsi_buf *b, const struct lsi_config *c)
+{
+    if (c->family->defaults.rope_base_local == 0) {
+        put_parameters(b, &c->rope[0]);
+        return;
+    }
+    lsi_buf_printf(b, "{\n    \"full_attention\": ");
+    put_parameters(b, &c->rope[0]);
+    lsi_buf_printf(b, ",\n    \"sliding_attention\": ");
+    put_parameters(b, &c->rope[1]);
+    lsi_buf_printf(b, "\n  }");
 }
 
 /* Both spellings: rope_theta with rope_scaling, and rope_parameters. */
@@ -101,24 +107,12 @@ static void put_rope(struct lsi_buf *b, const struct lsi_config *c)
 {
     const struct lsi_rope_config *r = &c->rope[0];
     put_number(b, "rope_theta", r->base);
-    if (r->scaling == LSI_ROPE_NONE) {
-        lsi_buf_printf(b, ",\n  \"rope_scaling\": null");
-    } else {
-        lsi_buf_printf(b, ",\n  \"rope_scaling\": {\"rope_type\": \"%s\"", rope_type(r));
-        put_scaling(b, r);
-        lsi_buf_printf(b, "}");
-    }
-    if (c->family->defaults.rope_base_local == 0) {
-        lsi_buf_printf(b, ",\n  \"rope_parameters\": ");
-        put_parameters(b, r);
-        return;
-    }
-    put_number(b, "rope_local_base_freq", c->rope[1].base);
-    lsi_buf_printf(b, ",\n  \"rope_parameters\": {\n    \"full_attention\": ");
-    put_parameters(b, r);
-    lsi_buf_printf(b, ",\n    \"sliding_attention\": ");
-    put_parameters(b, &c->rope[1]);
-    lsi_buf_printf(b, "\n  }");
+    lsi_buf_printf(b, ",\n  \"rope_scaling\": ");
+    put_rope_scaling(b, c);
+    if (c->family->defaults.rope_base_local > 0)
+        put_number(b, "rope_local_base_freq", c->rope[1].base);
+    lsi_buf_printf(b, ",\n  \"rope_parameters\": ");
+    put_rope_parameters(b, c);
 }
 
 static void put_windows(struct lsi_buf *b, const struct lsi_config *c)
@@ -157,9 +151,8 @@ static void put_stops(struct lsi_buf *b, const struct lsi_config *c)
     }
 }
 
-void lsi_convert_config_json(const struct lsi_convert *cv, enum lsi_dtype dtype, struct lsi_buf *b)
+void lsi_config_write_json(const struct lsi_config *c, enum lsi_dtype dtype, struct lsi_buf *b)
 {
-    const struct lsi_config *c = &cv->m->config;
     const struct lsi_family *f = c->family;
     const bool gemma = f->scaled_embedding;
     lsi_buf_printf(b, "{\n  \"architectures\": [\"%s\"]", f->architectures[0]);
@@ -196,50 +189,217 @@ void lsi_convert_config_json(const struct lsi_convert *cv, enum lsi_dtype dtype,
     lsi_buf_printf(b, "\n}\n");
 }
 
-void lsi_convert_generation_json(const struct lsi_convert *cv, struct lsi_buf *b)
+void lsi_config_write_generation(const struct lsi_config *c, struct lsi_buf *b)
 {
     lsi_buf_printf(b, "{\n  \"_from_model_config\": true");
-    put_stops(b, &cv->m->config);
+    put_stops(b, c);
     lsi_buf_printf(b, "\n}\n");
 }
 
-/* ---- another dtype in an existing file ---------------------------------------------------- */
+/* ---- what config.json cannot say ------------------------------------------------------------ */
 
-struct retyper {
+ls_status lsi_config_check_hf(const struct lsi_config *c, const char *name, ls_error *err)
+{
+    const char *what = NULL;
+    if (c->freq_divisors && c->rope[0].scaling != LSI_ROPE_LLAMA3)
+        what = "frequencies in rope_freqs.weight that follow no known rule";
+    else if (!c->family->qkv_bias && c->qkv_bias != c->o_bias)
+        what = "biases on some of q, k, v and o only";
+    else if (!c->family->scaled_embedding && fabs((double)c->attn_scale * sqrt((double)c->D) - 1) > 1e-5)
+        what = "attention.scale";
+    if (!what)
+        return LS_OK;
+    return lsi_fail(err, LS_E_UNSUPPORTED, "%s: a Hugging Face %s model cannot have %s", name,
+                    c->family->name, what);
+}
+
+/* ---- other values in an existing file ----------------------------------------------------- */
+
+/* Members of the outermost object that a configuration decides. */
+enum field {
+    FIELD_MODEL_TYPE,
+    FIELD_CTX,
+    FIELD_TIED,
+    FIELD_ROPE_THETA,
+    FIELD_ROPE_SCALING,
+    FIELD_ROPE_LOCAL,
+    FIELD_ROPE_PARAMETERS,
+    N_FIELDS
+};
+
+static const char *const field_keys[N_FIELDS] = {
+    [FIELD_MODEL_TYPE] = "model_type",           [FIELD_CTX] = "max_position_embeddings",
+    [FIELD_TIED] = "tie_word_embeddings",        [FIELD_ROPE_THETA] = "rope_theta",
+    [FIELD_ROPE_SCALING] = "rope_scaling",       [FIELD_ROPE_LOCAL] = "rope_local_base_freq",
+    [FIELD_ROPE_PARAMETERS] = "rope_parameters",
+};
+
+/* A copy of a text under way. */
+struct patcher {
     struct lsi_buf *b;
     const char *copied; /* up to here the text is in b */
     const char *dtype;
+    const struct lsi_config *c; /* NULL: the dtype alone */
+    bool change[N_FIELDS];      /* to what c says */
+    bool seen[N_FIELDS];
 };
 
-static ls_status retype_object(struct lsi_json *j, struct retyper *r)
+static void put_field(struct lsi_buf *b, const struct lsi_config *c, enum field f)
 {
-    struct lsi_json_str key, value;
+    switch (f) {
+    case FIELD_MODEL_TYPE:
+        lsi_buf_printf(b, "\"%s\"", c->family->model_types[0]);
+        break;
+    case FIELD_CTX:
+        lsi_buf_printf(b, "%zu", c->n_ctx_train);
+        break;
+    case FIELD_TIED:
+        lsi_buf_printf(b, "%s", c->tied ? "true" : "false");
+        break;
+    case FIELD_ROPE_THETA:
+        lsi_buf_json_number(b, c->rope[0].base);
+        break;
+    case FIELD_ROPE_SCALING:
+        put_rope_scaling(b, c);
+        break;
+    case FIELD_ROPE_LOCAL:
+        lsi_buf_json_number(b, c->rope[1].base);
+        break;
+    case FIELD_ROPE_PARAMETERS:
+        put_rope_parameters(b, c);
+        break;
+    case N_FIELDS:
+        break;
+    }
+}
+
+/* The value at the reader is replaced in the copy by what the caller appends afterwards. */
+static ls_status leave_out(struct lsi_json *j, struct patcher *r)
+{
+    lsi_json_peek(j); /* to the value's first byte */
+    lsi_buf_append(r->b, r->copied, (size_t)(j->p - r->copied));
+    LSI_TRY(lsi_json_skip(j));
+    r->copied = j->p;
+    return LS_OK;
+}
+
+/* Members that the text lacks, before the brace that ends the outermost object. `last` is the end of what
+ * stands before. Both spellings of the rotary settings are known to older readers by the first alone. */
+static void add_missing(struct patcher *r, const char *last)
+{
+    const bool old_spelling = !r->seen[FIELD_ROPE_PARAMETERS];
+    const bool local = r->c->family->defaults.rope_base_local > 0;
+    lsi_buf_append(r->b, r->copied, (size_t)(last - r->copied));
+    r->copied = last;
+    for (enum field f = 0; f < N_FIELDS; f++) {
+        const bool wanted = f == FIELD_MODEL_TYPE  ? true
+                            : f < FIELD_ROPE_THETA ? r->change[f]
+                            : f == FIELD_ROPE_LOCAL
+                                ? r->change[f] && old_spelling && local
+                                : f != FIELD_ROPE_PARAMETERS && r->change[f] && old_spelling;
+        if (!wanted || r->seen[f])
+            continue;
+        lsi_buf_printf(r->b, ",\n  \"%s\": ", field_keys[f]);
+        put_field(r->b, r->c, f);
+    }
+}
+
+static enum field field_of(const struct lsi_json_str *key)
+{
+    enum field f = 0;
+    while (f < N_FIELDS && !lsi_json_str_is(key, field_keys[f]))
+        f++;
+    return f;
+}
+
+static ls_status patch_object(struct lsi_json *j, struct patcher *r, bool outermost)
+{
+    struct lsi_json_str key;
+    const char *last = NULL;
     LSI_TRY(lsi_json_object(j));
     while (lsi_json_next_key(j, &key)) {
         const enum lsi_json_type type = lsi_json_peek(j);
-        const bool names_dtype = lsi_json_str_is(&key, "dtype") || lsi_json_str_is(&key, "torch_dtype");
-        if (type == LSI_JSON_STRING && names_dtype) {
-            LSI_TRY(lsi_json_string(j, &value));
-            lsi_buf_append(r->b, r->copied, (size_t)(value.raw - r->copied));
-            lsi_buf_printf(r->b, "%s", r->dtype);
-            r->copied = value.raw + value.len;
+        const enum field f = outermost && r->c ? field_of(&key) : N_FIELDS;
+        if (f < N_FIELDS && r->change[f]) {
+            LSI_TRY(leave_out(j, r));
+            put_field(r->b, r->c, f);
+        } else if (type == LSI_JSON_STRING &&
+                   (lsi_json_str_is(&key, "dtype") || lsi_json_str_is(&key, "torch_dtype"))) {
+            LSI_TRY(leave_out(j, r));
+            lsi_buf_printf(r->b, "\"%s\"", r->dtype);
         } else if (type == LSI_JSON_OBJECT) {
-            LSI_TRY(retype_object(j, r));
+            LSI_TRY(patch_object(j, r, false));
         } else {
             LSI_TRY(lsi_json_skip(j));
         }
+        if (f < N_FIELDS)
+            r->seen[f] = true;
+        last = j->p;
     }
-    return j->status;
+    LSI_TRY(j->status);
+    if (outermost && r->c && last)
+        add_missing(r, last);
+    return LS_OK;
 }
 
-ls_status lsi_convert_retype_json(const void *data, size_t bytes, const char *name, enum lsi_dtype dtype,
-                                  struct lsi_buf *b, ls_error *err)
+static ls_status patch(struct patcher *r, const void *data, size_t bytes, const char *name, ls_error *err)
 {
     struct lsi_json j;
-    struct retyper r = { .b = b, .copied = data, .dtype = dtype_name(dtype) };
     lsi_json_init(&j, data, bytes, name, err);
-    LSI_TRY(retype_object(&j, &r));
+    LSI_TRY(patch_object(&j, r, true));
     LSI_TRY(lsi_json_end(&j));
-    lsi_buf_append(b, r.copied, (size_t)((const char *)data + bytes - r.copied));
+    lsi_buf_append(r->b, r->copied, (size_t)((const char *)data + bytes - r->copied));
     return LS_OK;
+}
+
+ls_status lsi_config_retype_json(const void *data, size_t bytes, const char *name, enum lsi_dtype dtype,
+                                 struct lsi_buf *b, ls_error *err)
+{
+    struct patcher r = { .b = b, .copied = data, .dtype = dtype_name(dtype) };
+    return patch(&r, data, bytes, name, err);
+}
+
+static bool same_rope(const struct lsi_rope_config *a, const struct lsi_rope_config *b)
+{
+    return a->base == b->base && a->scaling == b->scaling && a->factor == b->factor &&
+           a->original_ctx == b->original_ctx && a->low_freq_factor == b->low_freq_factor &&
+           a->high_freq_factor == b->high_freq_factor && a->attention_factor == b->attention_factor &&
+           a->beta_fast == b->beta_fast && a->beta_slow == b->beta_slow && a->truncate == b->truncate;
+}
+
+static ls_status has_text_config(const void *data, size_t bytes, const char *name, bool *has, ls_error *err)
+{
+    struct lsi_json j;
+    struct lsi_json_str key;
+    lsi_json_init(&j, data, bytes, name, err);
+    LSI_TRY(lsi_json_object(&j));
+    while (lsi_json_next_key(&j, &key)) {
+        if (lsi_json_str_is(&key, "text_config") && lsi_json_peek(&j) == LSI_JSON_OBJECT)
+            *has = true;
+        LSI_TRY(lsi_json_skip(&j));
+    }
+    return lsi_json_end(&j);
+}
+
+ls_status lsi_config_patch_json(const void *data, size_t bytes, const char *name, const struct lsi_config *c,
+                                enum lsi_dtype dtype, struct lsi_buf *b, ls_error *err)
+{
+    struct patcher r = { .b = b, .copied = data, .dtype = dtype_name(dtype), .c = c };
+    struct lsi_config old;
+    bool multimodal = false;
+    LSI_TRY(has_text_config(data, bytes, name, &multimodal, err));
+    if (multimodal) {
+        lsi_config_write_json(c, dtype, b);
+        return LS_OK;
+    }
+    LSI_TRY(lsi_config_from_json(&old, data, bytes, name, c->alloc, err));
+    /* YaRN's original length is the context length where the text is silent: both are written then. */
+    const bool rope = !same_rope(&old.rope[0], &c->rope[0]) || !same_rope(&old.rope[1], &c->rope[1]) ||
+                      (c->rope[0].scaling == LSI_ROPE_YARN && old.n_ctx_train != c->n_ctx_train);
+    for (enum field f = FIELD_ROPE_THETA; f < N_FIELDS; f++)
+        r.change[f] = rope;
+    r.change[FIELD_CTX] = old.n_ctx_train != c->n_ctx_train;
+    r.change[FIELD_TIED] = old.tied != c->tied;
+    lsi_config_fini(&old);
+    return patch(&r, data, bytes, name, err);
 }
