@@ -25,6 +25,7 @@ struct sweep {
     size_t n, n_blocks;
     size_t row_bytes;
     bool keep_inputs; /* for a backward pass */
+    bool stepping;    /* parameters are being stepped: what has begun is finished */
     bool ends_only;   /* the first and the last block of the first and the last layer: a dry step */
 };
 
@@ -65,7 +66,7 @@ static ls_status tick(struct sweep *w, size_t work, ls_error *err)
     t->rows_done += work;
     if (t->o.on_rows)
         t->o.on_rows(t->o.user, t->rows_done, t->rows_total);
-    if (t->o.cancel && *t->o.cancel)
+    if (t->o.cancel && *t->o.cancel && !w->stepping)
         return lsi_fail(err, LS_E_CANCELED, "the step was cancelled");
     return LS_OK;
 }
@@ -340,6 +341,7 @@ static ls_status run(struct sweep *w, ls_error *err)
     if (!isfinite(w->j->loss))
         return lsi_fail(err, LS_E_NUMERIC,
                         "the loss is not finite; a smaller learning rate, or fp32, may help");
+    w->stepping = w->j->step_layers;
     if (w->j->step_layers && !w->c->tied)
         LSI_TRY(lsi_trainer_step_output(w->t, err));
     LSI_TRY(backward(w, err));

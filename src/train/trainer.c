@@ -439,3 +439,28 @@ ls_status ls_trainer_eval(ls_trainer *t, const ls_train_sequence *seq, double *l
     *loss_sum = job.loss;
     return LS_OK;
 }
+
+/* ---- a dry step -------------------------------------------------------------------------------------------
+ */
+
+/* Write to every page, so that the system gives it. */
+static void touch(struct lsi_exec *ex, const struct lsi_arena *a)
+{
+    lsi_op_zero(ex, a->base, a->cap);
+}
+
+ls_status lsi_trainer_dry_step(ls_trainer *t, ls_error *err)
+{
+    const size_t n = t->settings.seq, bytes = n * sizeof(int32_t);
+    int32_t *ids = lsi_calloc(t->alloc, n, sizeof *ids);
+    const ls_train_sequence seq = { .tokens = ids, .labels = ids, .n = n };
+    struct lsi_sequence_job job = { .t = t, .seq = &seq, .alpha = 1.0f / (float)n };
+    if (!ids)
+        return lsi_fail(err, LS_E_NOMEM, "out of memory for %zu tokens", n);
+    touch(&t->exec, &t->work);
+    touch(&t->exec, &t->exec.scratch);
+    zero_gradients(t);
+    const ls_status st = lsi_sequence_gradients(&job, err);
+    lsi_free(t->alloc, ids, bytes);
+    return st;
+}
