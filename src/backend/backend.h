@@ -24,6 +24,8 @@ struct lsi_backend {
     void (*rmsnorm_add)(struct lsi_exec *, float *, const float *, const float *, size_t, size_t, float);
     void (*rope)(struct lsi_exec *, float *, size_t, size_t, size_t, size_t, const struct lsi_rope *,
                  int64_t);
+    void (*glu_to)(struct lsi_exec *, float *, const float *, const float *, size_t, size_t, size_t,
+                   enum lsi_act);
     void (*linear)(struct lsi_exec *, const struct lsi_linear *, size_t, const float *, size_t, size_t);
     size_t (*linear_scratch)(const struct lsi_exec *, size_t, size_t, size_t);
     void (*kv_store)(struct lsi_exec *, const struct lsi_kv_view *, size_t, const float *, size_t,
@@ -40,8 +42,6 @@ struct lsi_backend {
                           int64_t);
     void (*zero)(struct lsi_exec *, void *, size_t);
     void (*scale)(struct lsi_exec *, float *, size_t, float);
-    void (*glu_to)(struct lsi_exec *, float *, const float *, const float *, size_t, size_t, size_t,
-                   enum lsi_act);
     void (*glu_backward)(struct lsi_exec *, float *, float *, const float *, size_t, size_t, size_t,
                          enum lsi_act);
     void (*embed_backward)(struct lsi_exec *, float *, const float *, const int32_t *, size_t, size_t, float);

@@ -106,12 +106,12 @@ struct rope_rows {
 /* Halves back to pairs (x[2i], x[2i + 1]). */
 static void interleave(float *x, size_t n)
 {
-    float half[LSK_ROPE_MAX];
+    float halves[2 * LSK_ROPE_MAX];
 
-    memcpy(half, x, n * sizeof *half);
+    memcpy(halves, x, 2 * n * sizeof *halves);
     for (size_t i = 0; i < n; i++) {
-        x[2 * i] = half[i];
-        x[2 * i + 1] = x[n + i]; /* read before it is overwritten: 2i + 1 <= n + i */
+        x[2 * i] = halves[i];
+        x[2 * i + 1] = halves[n + i];
     }
 }
 
