@@ -42,6 +42,7 @@ int cmd_tokenize(const struct cli_options *o);
 int cmd_info(const struct cli_options *o);
 int cmd_convert(const struct cli_options *o);
 int cmd_bench(const struct cli_options *o);
+int cmd_merge(const struct cli_options *o);
 
 /* ---- messages (cli_text.c) ------------------------------------------------ */
 

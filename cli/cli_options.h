@@ -13,6 +13,7 @@ enum {
     CMD_INFO = 16,
     CMD_CONVERT = 32,
     CMD_BENCH = 64,
+    CMD_MERGE = 1024,
 };
 
 /** Texts of an option that may be given more than once; they point into argv. */
@@ -54,6 +55,7 @@ struct cli_options {
 
     const char *out, *dtype, *format;
     bool force;
+    const char *adapter;
 
     struct count_list n_prompt, n_gen, n_depth, n_threads;
     long long repetitions;

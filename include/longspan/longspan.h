@@ -19,6 +19,7 @@
 #ifndef LONGSPAN_H
 #define LONGSPAN_H
 
+#include <longspan/adapter.h>
 #include <longspan/alloc.h>
 #include <longspan/chat.h>
 #include <longspan/context.h>

@@ -81,11 +81,17 @@ static ls_status set_name(struct lsi_convert *cv, struct lsi_convert_tensor *t, 
     return LS_OK;
 }
 
-static enum lsi_row_order row_order(const struct lsi_convert *cv, enum lsi_role role)
+/* Whether GGUF files have the rows of a role in interleaved order. */
+static bool in_pairs(const struct lsi_convert *cv, enum lsi_role role)
 {
     const bool rotated =
         role == LSI_ROLE_Q || role == LSI_ROLE_K || role == LSI_ROLE_Q_BIAS || role == LSI_ROLE_K_BIAS;
-    if (same_format(cv) || !rotated || !cv->m->config.family->interleaved_gguf)
+    return rotated && cv->m->config.family->interleaved_gguf;
+}
+
+static enum lsi_row_order row_order(const struct lsi_convert *cv, enum lsi_role role)
+{
+    if (same_format(cv) || !in_pairs(cv, role))
         return LSI_ROWS_SAME;
     return cv->to_gguf ? LSI_ROWS_INTERLEAVE : LSI_ROWS_SPLIT;
 }
@@ -118,6 +124,11 @@ static ls_status add_role(struct lsi_convert *cv, enum lsi_role role, size_t lay
     LSI_TRY(set_name(cv, t, role, layer));
     t->order = row_order(cv, role);
     t->add = gain_change(cv, role);
+    t->role = role;
+    t->layer = layer;
+    t->pairs = cv->m->source.is_gguf && in_pairs(cv, role);
+    if (cv->edit && shape.rank == 2 && cv->edit->wanted(cv->edit->user, role, layer))
+        t->edit = cv->edit;
     const bool keep = same_format(cv) && cv->dtype == LSI_N_DTYPES;
     if (shape.rank == 1 && t->order != LSI_ROWS_SAME) {
         t->rows = shape.cols;
@@ -237,10 +248,10 @@ static ls_status open_source(struct lsi_convert *cv, const char *in)
     return ls_model_open(in, &o, &cv->m, cv->err);
 }
 
-ls_status lsi_convert_sharded(const char *in, const char *out, const ls_convert_options *o,
-                              uint64_t shard_bytes, ls_error *err)
+ls_status lsi_convert_edited(const char *in, const char *out, const ls_convert_options *o,
+                             uint64_t shard_bytes, const struct lsi_convert_edit *edit, ls_error *err)
 {
-    struct lsi_convert cv = { .err = err, .out = out, .shard_bytes = shard_bytes };
+    struct lsi_convert cv = { .err = err, .out = out, .shard_bytes = shard_bytes, .edit = edit };
     size_t cap = 0;
     ls_status st;
 
@@ -274,5 +285,5 @@ end:
 
 ls_status ls_convert(const char *in, const char *out, const ls_convert_options *o, ls_error *err)
 {
-    return lsi_convert_sharded(in, out, o, LSI_SHARD_BYTES, err);
+    return lsi_convert_edited(in, out, o, LSI_SHARD_BYTES, NULL, err);
 }

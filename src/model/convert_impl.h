@@ -22,14 +22,26 @@ enum lsi_row_order {
     LSI_ROWS_SPLIT,      /* pairs to halves */
 };
 
+/* Something that changes the rows of matrices on their way, in fp32. */
+struct lsi_convert_edit {
+    bool (*wanted)(void *user, enum lsi_role role, size_t layer);
+    /* row: as Hugging Face files have them. Called by several threads at once. */
+    void (*apply)(void *user, enum lsi_role role, size_t layer, size_t row, float *values);
+    void *user;
+};
+
 struct lsi_convert_tensor {
     char name[LSI_TENSOR_NAME]; /* in the output */
     struct lsi_tensor src;
     enum lsi_dtype dtype; /* in the output */
     float add;            /* to each value: Gemma's gains are stored less 1 in one of the formats */
     enum lsi_row_order order;
-    size_t rows, cols; /* of one row; a vector that is reordered has rows of one value */
-    uint64_t bytes;    /* in the output */
+    size_t rows, cols;                   /* of one row; a vector that is reordered has rows of one value */
+    const struct lsi_convert_edit *edit; /* NULL: none */
+    enum lsi_role role;
+    size_t layer;
+    bool pairs;     /* the source has its rows in interleaved order */
+    uint64_t bytes; /* in the output */
 };
 
 struct lsi_convert {
@@ -38,6 +50,7 @@ struct lsi_convert {
     ls_error *err;
     ls_model *m;
     const char *out;
+    const struct lsi_convert_edit *edit; /* NULL: none */
     bool to_gguf;
     enum lsi_dtype dtype; /* asked for; LSI_N_DTYPES: keep */
     uint64_t shard_bytes;
@@ -48,9 +61,9 @@ struct lsi_convert {
     struct lsi_pool *pool; /* NULL with one thread */
 };
 
-/** ls_convert with another limit for shards (tests). */
-ls_status lsi_convert_sharded(const char *in, const char *out, const ls_convert_options *o,
-                              uint64_t shard_bytes, ls_error *err);
+/** ls_convert with another limit for shards (tests), and with an edit (NULL: none). */
+ls_status lsi_convert_edited(const char *in, const char *out, const ls_convert_options *o,
+                             uint64_t shard_bytes, const struct lsi_convert_edit *edit, ls_error *err);
 
 /** The type that the matrices of a Hugging Face directory get, or would get when kept. */
 enum lsi_dtype lsi_convert_float_dtype(const struct lsi_convert *cv);

@@ -19,11 +19,11 @@ void lsi_convert_progress(struct lsi_convert *cv)
         cv->o.progress(cv->o.progress_user, cv->n_done, cv->n_tensors);
 }
 
-/* The row of the source that row r of the output comes from. */
-static size_t source_row(const struct lsi_convert_tensor *t, size_t D, size_t r)
+/* The row that row r comes from when the order of rows changes. */
+static size_t reordered(enum lsi_row_order order, size_t D, size_t r)
 {
     const size_t head = r / D * D, i = r % D, half = D / 2;
-    switch (t->order) {
+    switch (order) {
     case LSI_ROWS_INTERLEAVE:
         return head + (i % 2) * half + i / 2;
     case LSI_ROWS_SPLIT:
@@ -49,7 +49,8 @@ struct run {
 static void convert_row(const struct run *run, size_t r, float *values)
 {
     const struct lsi_convert_tensor *t = run->t;
-    const unsigned char *src = t->src.data + source_row(t, run->D, run->first + r) * run->src_row;
+    const size_t from = reordered(t->order, run->D, run->first + r);
+    const unsigned char *src = t->src.data + from * run->src_row;
     unsigned char *out = run->out + r * run->out_row;
     if (run->copy) {
         memcpy(out, src, run->out_row);
@@ -58,6 +59,10 @@ static void convert_row(const struct run *run, size_t r, float *values)
     run->dequant(values, src, t->cols);
     for (size_t i = 0; t->add != 0 && i < t->cols; i++)
         values[i] += t->add;
+    if (t->edit) {
+        const enum lsi_row_order to_halves = t->pairs ? LSI_ROWS_INTERLEAVE : LSI_ROWS_SAME;
+        t->edit->apply(t->edit->user, t->role, t->layer, reordered(to_halves, run->D, from), values);
+    }
     run->quantize(out, values, t->cols);
 }
 
@@ -82,13 +87,19 @@ static ls_status copy_all(struct lsi_convert *cv, const struct lsi_convert_tenso
 ls_status lsi_convert_rows(struct lsi_convert *cv, const struct lsi_convert_tensor *t, lsi_write_fn *write,
                            void *to)
 {
-    struct run run = { .t = t, .D = cv->m->config.D, .copy = t->dtype == t->src.dtype && t->add == 0 };
+    struct run run = { .t = t,
+                       .D = cv->m->config.D,
+                       .copy = t->dtype == t->src.dtype && t->add == 0 && !t->edit };
     ls_status st = LS_OK;
 
     if (run.copy && t->order == LSI_ROWS_SAME)
         return copy_all(cv, t, write, to);
     run.dequant = lsk_table_dequant(&cv->kernels, t->src.dtype);
     run.quantize = lsk_table_quantize(&cv->kernels, t->dtype);
+    if (t->edit && !run.quantize)
+        return lsi_fail(cv->err, LS_E_UNSUPPORTED,
+                        "tensor %s cannot be changed and kept as %s; ask for another type", t->name,
+                        lsi_dtype_name(t->dtype));
     if (!run.copy && (!run.dequant || !run.quantize))
         return lsi_fail(cv->err, LS_E_UNSUPPORTED, "tensor %s cannot be converted from %s to %s", t->name,
                         t->src.dtype_name, lsi_dtype_name(t->dtype));

@@ -45,8 +45,12 @@ static bool is_model_file(const char *name)
     for (size_t i = 0; i < LSI_LEN(companions); i++)
         if (strcmp(name, companions[i].name) == 0)
             return true;
-    return strcmp(name, "config.json") == 0 || strcmp(name, "model.safetensors.index.json") == 0 ||
-           (begins_with(name, "model") && lsi_path_has_suffix(name, ".safetensors"));
+    static const char *const others[] = { "config.json", "model.safetensors.index.json",
+                                          "adapter_config.json", "adapter_model.safetensors" };
+    for (size_t i = 0; i < LSI_LEN(others); i++)
+        if (strcmp(name, others[i]) == 0)
+            return true;
+    return begins_with(name, "model") && lsi_path_has_suffix(name, ".safetensors");
 }
 
 static bool is_dots(const char *name)

@@ -6,6 +6,7 @@
 #include <fcntl.h>
 #include <inttypes.h>
 #include <math.h>
+#include <stdarg.h>
 #include <string.h>
 #include <sys/file.h>
 #include <sys/stat.h>
@@ -15,7 +16,6 @@
 #include "train/data.h"
 #include "train/export.h"
 #include "train/metrics.h"
-#include "train/plot.h"
 #include "train/run_file.h"
 #include "train/trainer.h"
 
@@ -239,14 +239,6 @@ static ls_status write_result(struct run *r, ls_error *err)
     return r->o.gguf ? write_gguf(r, dir, err) : LS_OK;
 }
 
-/* A picture is worth a note when it fails, not the run. */
-static void draw(struct run *r)
-{
-    ls_error err = { 0 };
-    if (lsi_plot_run(r->o.out, r->t->alloc, &err) != LS_OK)
-        note(r, "no plot: %s", err.text);
-}
-
 ls_status ls_trainer_export(ls_trainer *t, const char *dir, ls_error *err)
 {
     ls_model *source = NULL;
@@ -295,14 +287,12 @@ static ls_status steps(struct run *r, ls_error *err)
         st = cancelled(r) ? lsi_fail(err, LS_E_CANCELED, "cancelled") : one_step(r, err);
     if (st == LS_E_CANCELED) {
         LSI_TRY(save(r, err));
-        draw(r);
         return lsi_fail(err, LS_E_CANCELED,
                         "stopped after step %" PRIu64 " of %" PRIu64 "; resume goes on from there",
                         r->state.step, r->o.steps);
     }
     LSI_TRY(st);
     LSI_TRY(save(r, err));
-    draw(r);
     return write_result(r, err);
 }
 

@@ -367,11 +367,11 @@ ls_status lsi_trainer_gradients(ls_trainer *t, const ls_train_sequence *seqs, si
 
 static void set_adamw(ls_trainer *t, double lr)
 {
-    t->adamw = (struct lsi_adamw){ .lr = (float)lr,
-                                   .beta1 = (float)t->o.beta1,
-                                   .beta2 = (float)t->o.beta2,
-                                   .eps = (float)t->o.eps,
-                                   .decay = (float)t->o.weight_decay,
+    t->adamw = (struct lsi_adamw){ .lr = lr,
+                                   .beta1 = t->o.beta1,
+                                   .beta2 = t->o.beta2,
+                                   .eps = t->o.eps,
+                                   .decay = t->o.weight_decay,
                                    .grad_scale = 1,
                                    .step = t->steps + 1,
                                    .seed = t->o.seed };
