@@ -43,6 +43,8 @@ int cmd_info(const struct cli_options *o);
 int cmd_convert(const struct cli_options *o);
 int cmd_bench(const struct cli_options *o);
 int cmd_merge(const struct cli_options *o);
+int cmd_train(const struct cli_options *o);
+int cmd_verify_training(const struct cli_options *o);
 
 /* ---- messages (cli_text.c) ------------------------------------------------ */
 
@@ -140,6 +142,11 @@ void progress_span(struct progress *p, size_t offset, size_t total);
 void progress_update(void *user, size_t done, size_t total);
 /** Wipe the bar; updates show nothing until the next start. */
 void progress_end(struct progress *p);
+
+/** Draw a bar with a text behind it over the last one, on the terminal behind stderr. */
+void progress_draw(const char *what, const char *text, double share);
+/** Wipe it. */
+void progress_wipe(void);
 
 /** Flush stdout; EXIT_ERROR with a message when what was written did not arrive, else status. */
 int finish_output(int status);

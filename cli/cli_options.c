@@ -4,13 +4,17 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 
 #include "cli_options.h"
 
 enum option_type {
     FLAG,
+    OFF,
     COUNT,
+    SIZE,
     REAL,
+    REALS,
     TEXT,
     TEXTS,
     COUNTS
@@ -49,9 +53,22 @@ static const struct option_row rows[] = {
 #undef OPTION
 };
 
-static const char *const groups[] = { "Input",  "What to do",       "Conversation",
-                                      "Answer", "Choosing tokens",  "Windows",
-                                      "Tests",  "Speed and memory", "Output" };
+static const char *const groups[] = { "Input",
+                                      "What to do",
+                                      "Conversation",
+                                      "Answer",
+                                      "Choosing tokens",
+                                      "Windows",
+                                      "Tests",
+                                      "Data",
+                                      "Learning",
+                                      "Adapters",
+                                      "Position",
+                                      "Numbers",
+                                      "How a step is computed",
+                                      "The run",
+                                      "Speed and memory",
+                                      "Output" };
 
 /* ---- names ------------------------------------------------------------------ */
 
@@ -187,6 +204,72 @@ static int set_real(const struct option_row *r, void *field, const char *shown, 
     return EXIT_OK;
 }
 
+/* Bytes: "16GiB" and "16G" are powers of 1024, "16GB" of 1000, a bare number bytes. */
+static bool parse_size(const char *s, unsigned long long *bytes)
+{
+    static const char prefixes[] = "KMGT";
+    char *end;
+    const double v = strtod(s, &end);
+    double unit = 1;
+
+    if (end == s || !isdigit((unsigned char)s[0]))
+        return false;
+    end += *end == ' ';
+    const char *prefix = *end ? strchr(prefixes, toupper((unsigned char)*end)) : NULL;
+    if (prefix) {
+        const bool decimal = strcasecmp(end + 1, "B") == 0;
+        unit = pow(decimal ? 1000 : 1024, (double)(prefix - prefixes + 1));
+        if (!decimal && end[1] && strcasecmp(end + 1, "iB") != 0)
+            return false;
+    } else if (*end && strcasecmp(end, "B") != 0) {
+        return false;
+    }
+    if (!(v * unit < 0x1p63))
+        return false;
+    *bytes = (unsigned long long)(v * unit);
+    return true;
+}
+
+static int set_size(const struct option_row *r, void *field, const char *shown, const char *value)
+{
+    unsigned long long v;
+
+    if (!parse_size(value, &v))
+        return cli_usage("%s is '%s'; it must be a size such as 16GiB, 800MB or 4000000000", shown, value);
+    if ((double)v < r->lowest)
+        return cli_usage("%s is '%s'; it must be at least %.0f bytes", shown, value, r->lowest);
+    *(unsigned long long *)field = v;
+    return EXIT_OK;
+}
+
+/* As many numbers as the argument's form has. */
+static int set_reals(const struct option_row *r, void *field, const char *shown, const char *value)
+{
+    struct real_list *list = field;
+    size_t want = 1;
+
+    for (const char *p = r->argument; *p; p++)
+        want += *p == ',';
+    list->n = 0;
+    for (const char *p = value;;) {
+        char *end;
+        const double v = strtod(p, &end);
+        if (end == p || (*end && *end != ',') || isnan(v))
+            return cli_usage("%s is '%s'; it must be numbers with a comma between them: %s", shown, value,
+                             r->argument);
+        if (v < r->lowest || v > r->highest)
+            return complain_range(r, shown, value);
+        list->items = cli_realloc(list->items, list->n + 1, sizeof *list->items);
+        list->items[list->n++] = v;
+        if (!*end)
+            break;
+        p = end + 1;
+    }
+    if (list->n != want)
+        return cli_usage("%s is '%s'; it must be %zu numbers: %s", shown, value, want, r->argument);
+    return EXIT_OK;
+}
+
 static int set_text(const struct option_row *r, void *field, const char *shown, const char *value)
 {
     char near[64];
@@ -241,12 +324,17 @@ static int set_value(struct cli_options *o, const struct option_row *r, const ch
 
     switch (r->type) {
     case FLAG:
-        *(bool *)field = true;
+    case OFF:
+        *(bool *)field = r->type == FLAG;
         return EXIT_OK;
     case COUNT:
         return set_count(r, field, shown, value);
+    case SIZE:
+        return set_size(r, field, shown, value);
     case REAL:
         return set_real(r, field, shown, value);
+    case REALS:
+        return set_reals(r, field, shown, value);
     case TEXT:
         return set_text(r, field, shown, value);
     case TEXTS:
@@ -320,7 +408,7 @@ static int parse_option(struct cli_options *o, const struct command *cmd, int ar
     if (!r)
         return complain_unknown(cmd, word);
     snprintf(shown, sizeof shown, "%.*s", (int)strcspn(word, "="), word);
-    if (r->type == FLAG) {
+    if (r->type == FLAG || r->type == OFF) {
         if (value)
             return cli_usage("%s takes no value", shown);
     } else if (!value) {
@@ -365,6 +453,8 @@ void options_free(struct cli_options *o)
     free(o->rest.items);
     free(o->prompts.items);
     free(o->stop.items);
+    free(o->data.items);
+    free(o->betas.items);
     free(o->n_prompt.items);
     free(o->n_gen.items);
     free(o->n_depth.items);

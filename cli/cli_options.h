@@ -14,6 +14,8 @@ enum {
     CMD_CONVERT = 32,
     CMD_BENCH = 64,
     CMD_MERGE = 1024,
+    CMD_TRAIN = 128,
+    CMD_VERIFY = 256,
 };
 
 /** Texts of an option that may be given more than once; they point into argv. */
@@ -25,6 +27,12 @@ struct text_list {
 /** Numbers of an option that takes "512" or "0,4096,8192". */
 struct count_list {
     long long *items;
+    size_t n;
+};
+
+/** Numbers of an option that takes "0.9,0.999". */
+struct real_list {
+    double *items;
     size_t n;
 };
 
@@ -61,6 +69,23 @@ struct cli_options {
     long long repetitions;
     bool no_warmup;
     const char *output;
+
+    const char *init, *tokenizer;
+    struct text_list data;
+    const char *data_format, *eval_data, *token_cache;
+    long long seq, steps, accumulate;
+    bool shuffle, pack;
+    double lr, warmup, min_lr_ratio, weight_decay, eps, clip;
+    struct real_list betas;
+    const char *schedule, *weights, *moments, *mode, *spill;
+    long long mlp_chunks, head_chunks;
+    unsigned long long memory;
+    long long lora_rank;
+    double lora_alpha, rope_base;
+    const char *lora_targets, *rope_scaling;
+    long long eval_every, eval_sequences, save_every, keep;
+    const char *gguf, *dump;
+    bool resume, dry_step;
 
     bool quiet, json, help;
 };

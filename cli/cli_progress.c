@@ -10,7 +10,7 @@ enum {
 };
 
 /* One line that fits the terminal: a longer one would stay there each time it is redrawn. */
-static void draw(const char *what, const char *text, double share)
+void progress_draw(const char *what, const char *text, double share)
 {
     const size_t columns = terminal_columns(), width = columns ? columns - 1 : 80;
     const size_t used = strlen(what) + strlen(text) + 4; /* two spaces, two brackets */
@@ -27,6 +27,11 @@ static void draw(const char *what, const char *text, double share)
         snprintf(line, sizeof line, "%s %s", what, text);
     fprintf(stderr, "\r%.*s\033[K", (int)width, line);
     fflush(stderr);
+}
+
+void progress_wipe(void)
+{
+    fputs("\r\033[K", stderr);
 }
 
 void progress_start(struct progress *p, const char *what, const char *unit, bool quiet)
@@ -64,14 +69,14 @@ void progress_update(void *user, size_t done, size_t total)
         return;
     }
     snprintf(text, sizeof text, "%zu/%zu %s, %.0f/s, %s left", done, total, p->unit, rate, left);
-    draw(p->what, text, (double)done / (double)total);
+    progress_draw(p->what, text, (double)done / (double)total);
     p->drawn = true;
 }
 
 void progress_end(struct progress *p)
 {
     if (p->drawn)
-        fputs("\r\033[K", stderr);
+        progress_wipe();
     p->drawn = false;
     p->what = NULL;
 }

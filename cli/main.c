@@ -5,28 +5,30 @@
 #include "cli_options.h"
 
 static const struct command commands[] = {
-#define COMMAND(name_, bit_, summary_, usage_, description_, examples_) \
-    { .name = #name_,                                                   \
-      .bit = bit_,                                                      \
-      .run = cmd_##name_,                                               \
-      .summary = summary_,                                              \
-      .usage = usage_,                                                  \
-      .description = description_,                                      \
+#define COMMAND_AS(name_, run_, bit_, summary_, usage_, description_, examples_) \
+    { .name = name_,                                                             \
+      .bit = bit_,                                                               \
+      .run = cmd_##run_,                                                         \
+      .summary = summary_,                                                       \
+      .usage = usage_,                                                           \
+      .description = description_,                                               \
       .examples = examples_ },
+#define COMMAND(name_, ...) COMMAND_AS(#name_, name_, __VA_ARGS__)
 #include "commands.def"
 #undef COMMAND
+#undef COMMAND_AS
 };
 
 static int print_overview(void)
 {
-    puts("Longspan runs language models at long context on ordinary processors.\n\n"
+    puts("Longspan trains and runs language models at long context on ordinary processors.\n\n"
          "Usage:\n"
          "  longspan COMMAND [options]\n\n"
          "Commands:");
     for (size_t i = 0; i < CLI_LEN(commands); i++)
-        printf("  %-12s%s\n", commands[i].name, commands[i].summary);
-    puts("  help        the page of a command: longspan help chat\n"
-         "  version     version, instruction sets in use, libraries\n\n"
+        printf("  %-17s%s\n", commands[i].name, commands[i].summary);
+    puts("  help             the page of a command: longspan help chat\n"
+         "  version          version, instruction sets in use, libraries\n\n"
          "Examples:\n"
          "  longspan chat -m model.gguf\n"
          "  longspan generate -m model.gguf -p \"Once upon a time\" -n 100\n"

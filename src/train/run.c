@@ -12,6 +12,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <longspan/convert.h>
+
 #include "train/adapter.h"
 #include "train/data.h"
 #include "train/export.h"

@@ -1,0 +1,245 @@
+/* A training run, and how far it has come. */
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "cli_train.h"
+
+enum {
+    LINE_SECONDS = 10, /* between lines where there is no terminal */
+    ROWS_SECONDS = 60  /* and between those within a step */
+};
+
+#define KEEP 0.9 /* share of the past in the running means */
+
+struct run {
+    const struct cli_options *o;
+    ls_train_step last; /* step 0: none yet */
+    uint64_t n_steps;   /* of this process */
+    double loss;        /* running mean */
+    double step_seconds, tokens_per_second;
+    uint64_t tokens;
+    double eval_loss; /* the last one, NAN: none */
+    double started, shown;
+    bool drawn;
+};
+
+/* ---- while it runs --------------------------------------------------------------- */
+
+static void wipe(struct run *r)
+{
+    if (r->drawn)
+        progress_wipe();
+    r->drawn = false;
+}
+
+static void describe(const struct run *r, char *out, size_t cap)
+{
+    char memory[32], left[32];
+    const double steps = (double)(r->o->steps - (long long)r->last.step);
+
+    snprintf(out, cap, "step %llu/%lld, loss %.4f (mean %.4f), %.0f tokens/s, %s, %s left",
+             (unsigned long long)r->last.step, r->o->steps, r->last.loss, r->loss, r->tokens_per_second,
+             format_bytes(memory, (double)r->last.peak_bytes), format_seconds(left, steps * r->step_seconds));
+}
+
+/* A running mean; the first values count alike. */
+static double mean(double before, double value, uint64_t n)
+{
+    const double keep = fmin(KEEP, 1 - 1 / (double)n);
+
+    return keep * before + (1 - keep) * value;
+}
+
+static void on_step(void *user, const ls_train_step *step)
+{
+    struct run *r = user;
+    const bool terminal = isatty(STDERR_FILENO);
+    char text[160];
+
+    r->last = *step;
+    r->n_steps++;
+    r->tokens += step->tokens;
+    r->loss = mean(r->loss, step->loss, r->n_steps);
+    r->step_seconds = mean(r->step_seconds, step->seconds, r->n_steps);
+    r->tokens_per_second =
+        mean(r->tokens_per_second, (double)step->tokens / fmax(step->seconds, 1e-9), r->n_steps);
+    if (!isnan(step->eval_loss))
+        r->eval_loss = step->eval_loss;
+    if (r->o->quiet)
+        return;
+    if (!isnan(step->eval_loss)) {
+        wipe(r);
+        fprintf(stderr, "step %llu: loss on the evaluation data %.4f\n", (unsigned long long)step->step,
+                step->eval_loss);
+    }
+    describe(r, text, sizeof text);
+    if (terminal) {
+        progress_draw("train", text, (double)step->step / (double)r->o->steps);
+        r->drawn = true;
+    } else if (now_seconds() - r->shown >= LINE_SECONDS || (long long)step->step == r->o->steps) {
+        fprintf(stderr, "train: %s\n", text);
+        r->shown = now_seconds();
+    }
+}
+
+/* Within a step that takes long. */
+static void on_rows(void *user, size_t done, size_t total)
+{
+    struct run *r = user;
+    const double now = now_seconds(), share = total ? (double)done / (double)total : 0;
+    const bool terminal = isatty(STDERR_FILENO);
+    char text[160];
+
+    if (r->o->quiet || now - r->started < 1 || now - r->shown < (terminal ? 0.2 : ROWS_SECONDS))
+        return;
+    r->shown = now;
+    if (!terminal) {
+        fprintf(stderr, "train: step %llu/%lld, %.0f %% of it\n", (unsigned long long)r->last.step + 1,
+                r->o->steps, 100 * share);
+        return;
+    }
+    if (r->last.step)
+        describe(r, text, sizeof text);
+    else
+        snprintf(text, sizeof text, "step 1/%lld, %.0f %% of it", r->o->steps, 100 * share);
+    progress_draw("train", text, ((double)r->last.step + share) / (double)r->o->steps);
+    r->drawn = true;
+}
+
+static void on_note(void *user, const char *sentence)
+{
+    struct run *r = user;
+
+    if (r->o->quiet)
+        return;
+    wipe(r);
+    cli_note(false, "%s", sentence);
+}
+
+/* ---- at the end -------------------------------------------------------------------- */
+
+static int print_json(const struct run *r, bool stopped)
+{
+    struct json_out j = { 0 };
+    const double seconds = now_seconds() - r->started;
+
+    json_open(&j, NULL, '{');
+    json_str(&j, "out", r->o->out);
+    json_bool(&j, "stopped", stopped);
+    json_uint(&j, "step", r->last.step);
+    json_int(&j, "steps", r->o->steps);
+    json_real(&j, "loss", r->last.step ? r->last.loss : NAN);
+    json_real(&j, "mean_loss", r->last.step ? r->loss : NAN);
+    json_real(&j, "eval_loss", r->eval_loss);
+    json_uint(&j, "trained_tokens", r->tokens);
+    json_real(&j, "seconds", seconds);
+    json_real(&j, "tokens_per_second", r->tokens_per_second);
+    json_str(&j, "mode", r->o->mode);
+    json_str(&j, "dtype", r->o->dtype);
+    json_uint(&j, "peak_bytes", ls_peak_bytes());
+    json_close(&j, '}');
+    return json_print(&j);
+}
+
+static int finish(const struct run *r, bool stopped)
+{
+    const bool quiet = r->o->quiet;
+    char took[32], peak[32];
+
+    format_seconds(took, now_seconds() - r->started);
+    format_bytes(peak, (double)ls_peak_bytes());
+    if (!stopped)
+        cli_note(quiet, "%llu steps in %s, loss %.4f, peak memory %s; the result is %s/model",
+                 (unsigned long long)r->n_steps, took, r->loss, peak, r->o->out);
+    else if (r->last.step)
+        cli_note(quiet,
+                 "stopped after step %llu of %lld with a checkpoint; the same command with --resume goes on",
+                 (unsigned long long)r->last.step, r->o->steps);
+    else
+        cli_note(quiet, "stopped before a step was done; nothing has changed");
+    return r->o->json ? print_json(r, stopped) : EXIT_OK;
+}
+
+/* A dry step has shown what a step takes. */
+static int finish_dry(const struct run *r, const ls_train_options *t)
+{
+    ls_train_plan plan = { .struct_size = sizeof plan };
+    ls_error err = { 0 };
+    struct json_out j = { 0 };
+    char planned[32], peak[32];
+
+    if (ls_train_get_plan(t, &plan, &err) != LS_OK)
+        return cli_fail("%s", err.text);
+    if (!r->o->json) {
+        printf("planned      %s (%llu bytes), greatest in phase %s\n",
+               format_bytes(planned, (double)plan.total_bytes), (unsigned long long)plan.total_bytes,
+               plan.peak_phase);
+        printf("peak memory  %s (%llu bytes), the process as a whole\n",
+               format_bytes(peak, (double)ls_peak_bytes()), (unsigned long long)ls_peak_bytes());
+        return finish_output(EXIT_OK);
+    }
+    json_open(&j, NULL, '{');
+    json_int(&j, "seq", r->o->seq);
+    json_str(&j, "mode", r->o->mode);
+    json_str(&j, "dtype", r->o->dtype);
+    json_uint(&j, "planned_bytes", plan.total_bytes);
+    json_uint(&j, "peak_bytes", ls_peak_bytes());
+    json_real(&j, "seconds", now_seconds() - r->started);
+    json_close(&j, '}');
+    return json_print(&j);
+}
+
+static bool holds_run(const char *dir)
+{
+    struct text path = { 0 };
+    struct stat info;
+
+    text_printf(&path, "%s/run.json", dir);
+    const bool found = lstat(path.data, &info) == 0;
+    text_free(&path);
+    return found;
+}
+
+static int check(const struct cli_options *o)
+{
+    if (o->dry_step)
+        return EXIT_OK;
+    if (!o->out)
+        return cli_usage("no folder for the run: name one with --out DIR");
+    if (!o->resume && holds_run(o->out))
+        return cli_fail("'%s' holds a run already; --resume goes on with it, another --out begins a new one",
+                        o->out);
+    if (o->resume && !holds_run(o->out))
+        return cli_fail("'%s' holds no run to go on with; without --resume one begins there", o->out);
+    return EXIT_OK;
+}
+
+int cmd_train(const struct cli_options *o)
+{
+    struct run r = { .o = o, .eval_loss = NAN, .started = now_seconds() };
+    ls_train_options t;
+    ls_error err = { 0 };
+    char *model;
+    int status = train_options(o, &t, &model);
+
+    if (status == EXIT_OK)
+        status = check(o);
+    if (status == EXIT_OK) {
+        t.on_step = on_step;
+        t.on_rows = on_rows;
+        t.on_note = on_note;
+        t.user = &r;
+        r.shown = r.started;
+        const ls_status st = ls_train_run(&t, &err);
+        wipe(&r);
+        if (st != LS_OK && st != LS_E_CANCELED)
+            status = cli_fail("%s", err.text);
+        else
+            status = o->dry_step ? finish_dry(&r, &t) : finish(&r, st == LS_E_CANCELED);
+    }
+    free(model);
+    return status;
+}

@@ -1,0 +1,116 @@
+/* How far a way of training is from the plain one. */
+#include <math.h>
+#include <stdlib.h>
+
+#include "cli_train.h"
+
+struct verification {
+    const struct cli_options *o;
+    struct json_out steps;
+    double started;
+};
+
+static double relative(double a, double b)
+{
+    return a == b ? 0 : fabs(a - b) / fabs(b);
+}
+
+static void on_step(void *user, const ls_train_verify_step *s)
+{
+    struct verification *v = user;
+    const double loss = relative(s->loss, s->standard_loss),
+                 norm = relative(s->grad_norm, s->standard_grad_norm);
+
+    if (v->o->json) {
+        json_open(&v->steps, NULL, '{');
+        json_uint(&v->steps, "step", s->step);
+        json_real(&v->steps, "loss", s->loss);
+        json_real(&v->steps, "standard_loss", s->standard_loss);
+        json_real(&v->steps, "grad_norm", s->grad_norm);
+        json_real(&v->steps, "standard_grad_norm", s->standard_grad_norm);
+        json_close(&v->steps, '}');
+        return;
+    }
+    if (s->step == 0)
+        printf("              %-12s%-12s%-14s%-12s%-12s%s\n", v->o->mode, "standard", "difference",
+               v->o->mode, "standard", "difference");
+    if (s->step == 0)
+        printf("first batch   ");
+    else
+        printf("step %-9llu", (unsigned long long)s->step);
+    printf("loss %-10.6f%-12.6f%-9.1e gradient norm %-10.6g%-12.6g%.1e\n", s->loss, s->standard_loss, loss,
+           s->grad_norm, s->standard_grad_norm, norm);
+    fflush(stdout);
+}
+
+static void print_text(const struct verification *v, const ls_train_verify_result *r)
+{
+    printf("loss          %.1e relative, may be %.1e\n", r->loss_difference, r->norm_tolerance);
+    printf("gradients     norms %.1e, may be %.1e%s%s\n", r->norm_difference, r->norm_tolerance,
+           r->norm_tensor[0] ? ": " : "", r->norm_tensor);
+    printf("              elements %.1e, may be %.1e%s%s\n", r->element_difference, r->element_tolerance,
+           r->element_tensor[0] ? ": " : "", r->element_tensor);
+    if (v->o->steps)
+        printf("after steps   loss %.1e, may be %.1e; weights %.1e%s%s\n", r->step_loss_difference,
+               r->step_tolerance, r->weight_difference, r->weight_tensor[0] ? ": " : "", r->weight_tensor);
+    puts(r->passed ? "the same up to rounding" : "DIFFERENT: more than rounding explains");
+}
+
+static int print_json(struct verification *v, const ls_train_verify_result *r)
+{
+    struct json_out j = { 0 };
+
+    json_open(&j, NULL, '{');
+    json_bool(&j, "passed", r->passed);
+    json_str(&j, "mode", v->o->mode);
+    json_str(&j, "dtype", v->o->dtype);
+    json_raw(&j, "steps", '[', &v->steps.text, ']');
+    json_real(&j, "loss_difference", r->loss_difference);
+    json_real(&j, "norm_difference", r->norm_difference);
+    json_str(&j, "norm_tensor", r->norm_tensor);
+    json_real(&j, "element_difference", r->element_difference);
+    json_str(&j, "element_tensor", r->element_tensor);
+    json_real(&j, "step_loss_difference", r->step_loss_difference);
+    json_real(&j, "weight_difference", r->weight_difference);
+    json_str(&j, "weight_tensor", r->weight_tensor);
+    json_real(&j, "norm_tolerance", r->norm_tolerance);
+    json_real(&j, "element_tolerance", r->element_tolerance);
+    json_real(&j, "step_tolerance", r->step_tolerance);
+    json_real(&j, "seconds", now_seconds() - v->started);
+    json_uint(&j, "peak_bytes", ls_peak_bytes());
+    json_close(&j, '}');
+    return json_print(&j);
+}
+
+static int verify(struct verification *v, const ls_train_options *t)
+{
+    ls_train_verify_result r = { .struct_size = sizeof r };
+    ls_error err = { 0 };
+    const ls_status st = ls_train_verify(t, v->o->dump, on_step, v, &r, &err);
+    int status = EXIT_OK;
+
+    if (st == LS_E_CANCELED)
+        return EXIT_INTERRUPTED;
+    if (st != LS_OK)
+        return cli_fail("%s", err.text);
+    if (v->o->json)
+        status = print_json(v, &r);
+    else
+        print_text(v, &r);
+    status = finish_output(status);
+    return status == EXIT_OK && !r.passed ? EXIT_ERROR : status;
+}
+
+int cmd_verify_training(const struct cli_options *o)
+{
+    struct verification v = { .o = o, .started = now_seconds() };
+    ls_train_options t;
+    char *model;
+    int status = train_options(o, &t, &model);
+
+    if (status == EXIT_OK)
+        status = verify(&v, &t);
+    text_free(&v.steps.text);
+    free(model);
+    return status;
+}
