@@ -99,4 +99,9 @@ void lsi_cpu_kv_store(struct lsi_exec *ex, const struct lsi_kv_view *kv, size_t 
 void lsi_cpu_attention(struct lsi_exec *ex, const struct lsi_attention *a);
 size_t lsi_cpu_attention_scratch(const struct lsi_exec *ex, size_t T, size_t H, size_t G, size_t D);
 
+/* cpu_attention_backward.c */
+void lsi_cpu_attention_backward(struct lsi_exec *ex, const struct lsi_attention_backward *a);
+size_t lsi_cpu_attention_backward_scratch(const struct lsi_exec *ex, size_t T, size_t H, size_t G, size_t D,
+                                          size_t S);
+
 #endif
