@@ -9,6 +9,8 @@
 
 #include <immintrin.h>
 
+#define AHEAD 64 /* units of A that are asked for ahead, past its end too: a task's next panel of A lies there */
+
 #define EACH_ROW(X) X(0) X(1) X(2) X(3) X(4) X(5) X(6) X(7)
 
 struct target {
@@ -88,6 +90,7 @@ static inline void block(float *C, size_t ldc, const uint32_t *A, const uint32_t
     for (size_t u = 0; u < n_units; u++, A += LSK_GEMM_M, B += LSK_GEMM_N) {
         const __m512 b0 = units(B), b1 = units(B + 16), b2 = units(B + 32);
         __m512 a;
+        _mm_prefetch((const char *)(A + AHEAD * LSK_GEMM_M), _MM_HINT_T0);
 #define ROW(r)                      \
     a = repeated(A + (r));          \
     s##r##0 = STEP(s##r##0, a, b0); \
