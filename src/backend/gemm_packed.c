@@ -10,6 +10,7 @@
 #include <string.h>
 
 #define LANES 8   /* rows that are turned at a time */
+#define DEALT 192 /* values that are brought to fp32 at a time; whole panels */
 #define AHEAD 16  /* rows */
 #define RUN   256 /* units of a row that are turned at a time */
 
@@ -137,17 +138,39 @@ static void pack_pairs_down(const struct lsk_table *k, uint32_t *out, size_t pan
     }
 }
 
+/* n values to consecutive panels, the last lanes of the last one zero. */
+static void deal(uint32_t *out, size_t panel, size_t width, const float *values, size_t n)
+{
+    for (size_t c = 0; c < n; c += width, out += panel) {
+        const size_t lanes = lsi_min_size(width, n - c);
+        if (lanes < width)
+            memset(out + lanes, 0, (width - lanes) * sizeof *out);
+        if (lanes == LSK_GEMM_M) /* of a size known here: not a call */
+            memcpy(out, values + c, LSK_GEMM_M * sizeof *out);
+        else
+            memcpy(out, values + c, lanes * sizeof *out);
+    }
+}
+
 static void pack_values_down(const struct lsk_table *k, enum lsi_gemm_kind kind, uint32_t *out, size_t panel,
                              size_t width, const struct lsi_gemm_matrix *m, size_t row0, size_t n_rows,
                              size_t col0, size_t n_cols)
 {
-    for (size_t r = 0; r < n_rows; r++, out += width)
-        for (size_t c = 0; c < n_cols; c += width) {
-            float *to = (float *)(void *)(out + c / width * panel);
-            const size_t n = lsi_min_size(width, n_cols - c);
-            load_values(k, kind, to, element(m, row0 + r, col0 + c), m->dtype, n);
-            memset(to + n, 0, (width - n) * sizeof *to);
+    float values[DEALT];
+    const size_t size = lsi_dtype_block_bytes(m->dtype);
+    for (size_t r = 0; r < n_rows; r++, out += width) {
+        const char *row = element(m, row0 + r, col0);
+        if (r + AHEAD < n_rows)
+            fetch(row + AHEAD * m->row_bytes, n_cols * size);
+        for (size_t c = 0; c < n_cols; c += DEALT) {
+            const size_t n = lsi_min_size(DEALT, n_cols - c);
+            const bool as_stored = kind == LSI_GEMM_F32 && m->dtype == LSI_F32;
+            if (!as_stored)
+                load_values(k, kind, values, row + c * size, m->dtype, n);
+            deal(out + c / width * panel, panel, width, as_stored ? (const void *)(row + c * size) : values,
+                 n);
         }
+    }
 }
 
 void lsi_gemm_pack_down(const struct lsk_table *k, enum lsi_gemm_kind kind, uint32_t *out, size_t panel,

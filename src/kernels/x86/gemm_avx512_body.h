@@ -9,7 +9,11 @@
 
 #include <immintrin.h>
 
-#define EACH_ROW(X) X(0) X(1) X(2) X(3) X(4) X(5) X(6) X(7)
+#define AHEAD \
+    64 /* units of A that are asked for ahead, past its end too: a task's next panel of A lies there */
+
+#define EACH_OF_4(X) X(0) X(1) X(2) X(3)
+#define EACH_OF_8(X) EACH_OF_4(X) X(4) X(5) X(6) X(7)
 
 struct target {
     float *C;
@@ -70,6 +74,36 @@ static inline __m512 repeated(const uint32_t *p)
     return _mm512_castsi512_ps(_mm512_set1_epi32((int)*p));
 }
 
+#define ZERO(r) __m512 s##r##0 = zero, s##r##1 = zero, s##r##2 = zero;
+#define ROW(r)                      \
+    a = repeated(A + (r));          \
+    s##r##0 = STEP(s##r##0, a, b0); \
+    s##r##1 = STEP(s##r##1, a, b1); \
+    s##r##2 = STEP(s##r##2, a, b2);
+#define PUT(r) put_row(t, r, s##r##0, s##r##1, s##r##2);
+
+/* The sums of the rows that EACH names; an element's is the same for any number of them. */
+#define SUMS(name, EACH)                                                                                  \
+    static inline void name(const struct target *t, const uint32_t *A, const uint32_t *B, size_t n_units) \
+    {                                                                                                     \
+        const __m512 zero = _mm512_setzero_ps();                                                          \
+        EACH(ZERO)                                                                                        \
+        for (size_t u = 0; u < n_units; u++, A += LSK_GEMM_M, B += LSK_GEMM_N) {                          \
+            const __m512 b0 = units(B), b1 = units(B + 16), b2 = units(B + 32);                           \
+            __m512 a;                                                                                     \
+            _mm_prefetch((const char *)(A + AHEAD * LSK_GEMM_M), _MM_HINT_T0);                            \
+            EACH(ROW)                                                                                     \
+        }                                                                                                 \
+        EACH(PUT)                                                                                         \
+    }
+
+SUMS(eight_rows, EACH_OF_8)
+SUMS(four_rows, EACH_OF_4)
+#undef SUMS
+#undef PUT
+#undef ROW
+#undef ZERO
+
 static inline void block(float *C, size_t ldc, const uint32_t *A, const uint32_t *B, size_t n_units,
                          size_t rows, size_t cols, float scale, bool add)
 {
@@ -81,24 +115,10 @@ static inline void block(float *C, size_t ldc, const uint32_t *A, const uint32_t
                               cols == LSK_GEMM_N,
                               add };
     fetch(&t, cols);
-    const __m512 zero = _mm512_setzero_ps();
-#define ZERO(r) __m512 s##r##0 = zero, s##r##1 = zero, s##r##2 = zero;
-    EACH_ROW(ZERO)
-#undef ZERO
-    for (size_t u = 0; u < n_units; u++, A += LSK_GEMM_M, B += LSK_GEMM_N) {
-        const __m512 b0 = units(B), b1 = units(B + 16), b2 = units(B + 32);
-        __m512 a;
-#define ROW(r)                      \
-    a = repeated(A + (r));          \
-    s##r##0 = STEP(s##r##0, a, b0); \
-    s##r##1 = STEP(s##r##1, a, b1); \
-    s##r##2 = STEP(s##r##2, a, b2);
-        EACH_ROW(ROW)
-#undef ROW
-    }
-#define PUT(r) put_row(&t, r, s##r##0, s##r##1, s##r##2);
-    EACH_ROW(PUT)
-#undef PUT
+    if (rows > 4)
+        eight_rows(&t, A, B, n_units);
+    else
+        four_rows(&t, A, B, n_units);
 }
 
 /* 16 pairs of two rows from column c on, zero where the mask is not set. */
