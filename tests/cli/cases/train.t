@@ -1,0 +1,105 @@
+# What is missing or does not go together
+$ longspan train
+2> longspan: no data: name a file with --data FILE
+[2]
+$ longspan train -m "$MODEL" --data t.txt
+2> longspan: no folder for the run: name one with --out DIR
+[2]
+$ longspan train -m "$MODEL" --init config.json --data t.txt --out run
+2> longspan: either -m or --init: train a model, or begin with random weights
+[2]
+$ mkdir run && : > run/run.json; longspan train -m "$MODEL" --data t.txt --out run
+2> longspan: 'run' holds a run already; --resume goes on with it, another --out begins a new one
+[1]
+$ longspan train -m "$MODEL" --data t.txt --out other --resume
+2> longspan: 'other' holds no run to go on with; without --resume one begins there
+[1]
+$ longspan verify-training
+2> longspan: no data: name a file with --data FILE
+[2]
+# Values
+$ longspan train --mode swep
+2> longspan: --mode is 'swep'; it must be one of sweep, standard, recompute, mst (did you mean 'sweep'?)
+[2]
+$ longspan train --betas 0.9
+2> longspan: --betas is '0.9'; it must be 2 numbers: A,B
+[2]
+$ longspan train --betas 0.9,x
+2> longspan: --betas is '0.9,x'; it must be numbers with a comma between them: A,B
+[2]
+$ longspan train --betas 0.9,1.5
+2> longspan: --betas is '0.9,1.5'; it must lie between 0 and 1
+[2]
+$ for s in 16GiB 16G 16gib 800MB 4000000000 1.5TB 512kB '2 GiB'; do longspan train --memory "$s"; done 2>&1 | sort | uniq -c | sed 's/^ *//'
+8 longspan: no data: name a file with --data FILE
+$ longspan train --memory 16Gx
+2> longspan: --memory is '16Gx'; it must be a size such as 16GiB, 800MB or 4000000000
+[2]
+$ longspan train --memory GiB
+2> longspan: --memory is 'GiB'; it must be a size such as 16GiB, 800MB or 4000000000
+[2]
+$ longspan train --memory 0
+2> longspan: --memory is '0'; it must be at least 1048576 bytes
+[2]
+$ longspan train --memory -1G
+2> longspan: --memory is '-1G'; it must be a size such as 16GiB, 800MB or 4000000000
+[2]
+$ longspan train --seq 1
+2> longspan: --seq is '1'; it must be 2 or greater
+[2]
+$ longspan train --no-shuffle=1
+2> longspan: --no-shuffle takes no value
+[2]
+$ longspan train --no-shufle
+2> longspan: unknown option '--no-shufle' for train; did you mean '--no-shuffle'? ('longspan train --help' lists all)
+[2]
+$ longspan verify-trainig
+2> longspan: unknown command 'verify-trainig'; did you mean 'verify-training'? ('longspan --help' lists all)
+[2]
+# Data that cannot be used
+$ longspan verify-training -m "$MODEL" --data nowhere.txt
+2> longspan: cannot open nowhere.txt: No such file or directory
+[1]
+$ echo short > short.txt; longspan verify-training -m "$MODEL" --data short.txt
+2> longspan: the data hold 5 tokens and a sequence takes --seq 1024: take a smaller --seq or more text
+[1]
+$ printf '{"text": "one"}\n{"text": "tw' > cut.jsonl; longspan verify-training -m "$MODEL" --data cut.jsonl
+2> longspan: cut.jsonl:2:13: the string does not end
+[1]
+$ printf '{"messages": [{"role": "robot", "content": ""}]}' > chat.jsonl; longspan verify-training -m "$MODEL" --data chat.jsonl
+2> longspan: chat.jsonl:1:31: role "robot" is none of system, user, assistant
+[1]
+# A mode is the standard computation up to rounding, from the first gradients on.
+$ seq 1 200 > t.txt; for m in sweep recompute mst standard; do longspan verify-training -m "$MODEL" --data t.txt --seq 60 --block 7 --mode $m --dtype fp32 --lr 1e-3 --json > $m; field passed mode steps.# step_tolerance < $m; done
+true
+"sweep"
+4
+0.001
+true
+"recompute"
+4
+0.001
+true
+"mst"
+4
+0.001
+true
+"standard"
+4
+0.001
+$ field loss_difference norm_difference element_difference weight_difference < standard
+0
+0
+0
+0
+$ longspan verify-training -m "$MODEL" --data t.txt --seq 60 --steps 1 --dump grads.safetensors
+              sweep       standard    difference    sweep       standard    difference
+first batch   loss * gradient norm * (glob)
+step 1        loss * gradient norm * (glob)
+loss          * relative, may be 1.0e-03 (glob)
+gradients     norms * may be 1.0e-03* (glob)
+              elements * may be 7.8e-03* (glob)
+after steps   loss * may be 1.0e-03; weights * (glob)
+the same up to rounding
+$ python3 -c "import json, struct; f = open('grads.safetensors', 'rb'); h = json.loads(f.read(struct.unpack('<Q', f.read(8))[0])); print(h['loss']['shape'], h['model.embed_tokens.weight']['dtype'], len(h) > 20)"
+[] F32 True
