@@ -1,20 +1,24 @@
 # Every command has a page: usage, options in groups, examples, exit status.
 $ longspan --help
-Longspan runs language models at long context on ordinary processors.
+Longspan trains and runs language models at long context on ordinary processors.
 
 Usage:
   longspan COMMAND [options]
 
 Commands:
-  generate    continue a text
-  chat        talk with the model, also about a long text
-  perplexity  measure how well a model predicts a text
-  tokenize    turn text into token ids and back
-  info        show what a model is and what memory it takes
-  convert     convert between GGUF and Hugging Face files, and quantise
-  bench       measure speed
-  help        the page of a command: longspan help chat
-  version     version, instruction sets in use, libraries
+  generate         continue a text
+  chat             talk with the model, also about a long text
+  perplexity       measure how well a model predicts a text
+  tokenize         turn text into token ids and back
+  info             show what a model is and what memory it takes
+  convert          convert between GGUF and Hugging Face files, and quantise
+  train            train a model, or fine-tune one, at long context
+  verify-training  compare a way of training with the plain one
+  plan             say what training a model takes, before it starts
+  bench            measure speed
+  merge            add a trained adapter to its model
+  help             the page of a command: longspan help chat
+  version          version, instruction sets in use, libraries
 
 Examples:
   longspan chat -m model.gguf
@@ -29,7 +33,7 @@ Environment:
 'longspan COMMAND --help' explains a command and its options.
 $ longspan help > a; longspan --help > b; longspan -h > c; cmp a b && cmp b c && echo same
 same
-$ for c in generate chat perplexity tokenize info convert bench; do longspan $c --help > a && longspan help $c > b && cmp a b && for w in Usage: Input: --help Examples: 'Exit status'; do grep -q -- "$w" a || echo "$c: no $w"; done; done
+$ for c in generate chat perplexity tokenize info convert plan bench; do longspan $c --help > a && longspan help $c > b && cmp a b && for w in Usage: Input: --help Examples: 'Exit status'; do grep -q -- "$w" a || echo "$c: no $w"; done; done
 $ longspan perplexity --help
 longspan perplexity: measure how well a model predicts a text
 
@@ -72,7 +76,7 @@ Examples:
   longspan perplexity -m model.gguf -f book.txt --per-token tokens.jsonl
 
 Exit status: 0 done, 1 something failed, 2 the command line is wrong, 130 interrupted by Ctrl-C.
-$ for c in generate chat perplexity tokenize info convert bench; do longspan $c --help | awk -v c=$c 'length > 110 { print c ": " $0 }'; done
+$ for c in generate chat perplexity tokenize info convert plan bench; do longspan $c --help | awk -v c=$c 'length > 110 { print c ": " $0 }'; done
 # It fits a narrow terminal.
 $ python3 -c "import fcntl, os, pty, struct, termios; m, s = pty.openpty(); fcntl.ioctl(s, termios.TIOCSWINSZ, struct.pack('4H', 24, 60, 0, 0)); os.dup2(s, 2); os.set_inheritable(m, True); os.execlp('longspan', 'longspan', 'info', '--help')" > a; grep -A 2 -e "--kv NAME" a; sed '/^Examples/,/^$/d' a | awk 'length > 60'
       --kv NAME
