@@ -43,6 +43,7 @@ int cmd_info(const struct cli_options *o);
 int cmd_convert(const struct cli_options *o);
 int cmd_bench(const struct cli_options *o);
 int cmd_merge(const struct cli_options *o);
+int cmd_plan(const struct cli_options *o);
 int cmd_train(const struct cli_options *o);
 int cmd_verify_training(const struct cli_options *o);
 
@@ -76,6 +77,8 @@ bool text_read_file(struct text *t, const char *path);
 
 /** "1.5 GB", "23.0 KB": decimal units; out holds 32 bytes. */
 const char *format_bytes(char *out, double bytes);
+/** "1.50 GiB": binary units; out holds 32 bytes. */
+const char *format_binary(char *out, double bytes);
 /** "43 s", "2 min 05 s", "1 h 02 min"; out holds 32 bytes. */
 const char *format_seconds(char *out, double seconds);
 double now_seconds(void);

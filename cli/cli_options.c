@@ -60,6 +60,7 @@ static const char *const groups[] = { "Input",
                                       "Choosing tokens",
                                       "Windows",
                                       "Tests",
+                                      "Plan",
                                       "Data",
                                       "Learning",
                                       "Adapters",
@@ -436,7 +437,7 @@ int options_parse(struct cli_options *o, const struct command *cmd, int argc, ch
             only_arguments = true;
         else if (!only_arguments && argv[i][0] == '-' && argv[i][1])
             status = parse_option(o, cmd, argc, argv, &i);
-        else if (cmd->bit & CMD_CONVERT)
+        else if (cmd->bit & (CMD_CONVERT | CMD_PLAN))
             add_text(&o->rest, argv[i]);
         else
             status = cli_usage("unexpected argument '%s': %s takes options only%s", argv[i], cmd->name,

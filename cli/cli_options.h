@@ -16,6 +16,7 @@ enum {
     CMD_MERGE = 1024,
     CMD_TRAIN = 128,
     CMD_VERIFY = 256,
+    CMD_PLAN = 512,
 };
 
 /** Texts of an option that may be given more than once; they point into argv. */
@@ -38,7 +39,7 @@ struct real_list {
 
 struct cli_options {
     const struct command *command;
-    struct text_list rest; /* arguments that are no options (convert) */
+    struct text_list rest; /* arguments that are no options (convert, plan) */
 
     const char *model;
     struct text_list prompts;
@@ -86,6 +87,9 @@ struct cli_options {
     long long eval_every, eval_sequences, save_every, keep;
     const char *gguf, *dump;
     bool resume, dry_step;
+
+    const char *plan_seq, *profile;
+    double rate_gemm, rate_attention, rate_copy, bytes_per_parameter;
 
     bool quiet, json, help;
 };

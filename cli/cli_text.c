@@ -154,6 +154,23 @@ const char *format_bytes(char *out, double bytes)
     return out;
 }
 
+const char *format_binary(char *out, double bytes)
+{
+    static const char *const units[] = { "bytes", "KiB", "MiB", "GiB", "TiB" };
+    size_t u = 0;
+
+    while (bytes >= 1023.5 && u + 1 < CLI_LEN(units)) {
+        bytes /= 1024;
+        u++;
+    }
+    snprintf(out, 32,
+             u == 0 || bytes >= 99.95 ? "%.0f %s"
+             : bytes >= 9.995         ? "%.1f %s"
+                                      : "%.2f %s",
+             bytes, units[u]);
+    return out;
+}
+
 const char *format_seconds(char *out, double seconds)
 {
     if (seconds < 9.95)

@@ -1,4 +1,4 @@
-/* What train and verify-training share. */
+/* What train, verify-training and plan share. */
 #ifndef LONGSPAN_CLI_TRAIN_H
 #define LONGSPAN_CLI_TRAIN_H
 
@@ -9,5 +9,8 @@
  * was found, to be released with free. EXIT_OK, or EXIT_USAGE after a sentence on stderr.
  */
 int train_options(const struct cli_options *o, ls_train_options *t, char **model);
+
+/** Of these, what decides the memory of a step: mode, numbers, adapters, clipping, accumulation, pieces. */
+void train_options_how(const struct cli_options *o, ls_train_options *t);
 
 #endif

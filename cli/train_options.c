@@ -43,23 +43,23 @@ static void set_learning(const struct cli_options *o, ls_train_options *t)
     t->beta2 = o->betas.items[1];
     t->eps = o->eps;
     t->weight_decay = o->weight_decay;
-    t->clip = o->clip;
-    t->accumulate = (size_t)o->accumulate;
     t->seed = (uint64_t)o->seed;
-    t->lora_rank = (size_t)o->lora_rank;
     t->lora_alpha = o->lora_alpha > 0 ? o->lora_alpha : 2 * (double)o->lora_rank;
-    t->lora_targets = o->lora_targets;
     t->rope_base = o->rope_base;
     t->rope_scaling = o->rope_scaling;
     t->n_ctx = (size_t)o->context;
 }
 
-static void set_how(const struct cli_options *o, ls_train_options *t)
+void train_options_how(const struct cli_options *o, ls_train_options *t)
 {
     t->dtype = (ls_train_dtype)number_of(o->dtype, "bf16|fp32");
     t->weights = (ls_train_weights)number_of(o->weights, "master|pure");
     t->moments = (ls_train_moments)number_of(o->moments, "fp32|bf16|q8");
     t->mode = (ls_train_mode)number_of(o->mode, "sweep|standard|recompute|mst");
+    t->lora_rank = (size_t)o->lora_rank;
+    t->lora_targets = o->lora_targets;
+    t->clip = o->clip;
+    t->accumulate = (size_t)o->accumulate;
     t->block = (size_t)o->block;
     t->mlp_chunks = (size_t)o->mlp_chunks;
     t->head_chunks = (size_t)o->head_chunks;
@@ -83,7 +83,7 @@ int train_options(const struct cli_options *o, ls_train_options *t, char **model
     t->tokenizer = o->tokenizer;
     set_data(o, t);
     set_learning(o, t);
-    set_how(o, t);
+    train_options_how(o, t);
     t->out = o->out;
     t->eval_every = (uint64_t)o->eval_every;
     t->eval_sequences = (size_t)o->eval_sequences;

@@ -25,6 +25,7 @@
 #include <longspan/context.h>
 #include <longspan/convert.h>
 #include <longspan/model.h>
+#include <longspan/plan.h>
 #include <longspan/sample.h>
 #include <longspan/status.h>
 #include <longspan/system.h>

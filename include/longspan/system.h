@@ -19,6 +19,8 @@ LS_API const char *ls_build_info(void);
 LS_API int ls_cpu_count(void);
 /** Highest resident memory of the process so far, bytes. */
 LS_API size_t ls_peak_bytes(void);
+/** Bytes the system (and a container's limit) could give now without swapping, 0 if unknown. */
+LS_API size_t ls_memory_available(void);
 
 #ifdef __cplusplus
 }

@@ -65,10 +65,17 @@ static bool to_lora(ls_train_options *o)
     return changes;
 }
 
+/* Together, where more than one of them is a change. */
+static bool to_small_states(ls_train_options *o)
+{
+    const int changes = to_layer_steps(o) + to_pure(o) + to_moments_q8(o);
+    return changes > 1;
+}
+
 static bool to_smallest(ls_train_options *o)
 {
-    const bool spills = to_spill(o), steps = to_layer_steps(o), pure = to_pure(o), q8 = to_moments_q8(o);
-    return to_sweep(o) + spills + steps + pure + q8 > 1;
+    const int changes = to_sweep(o) + to_spill(o) + to_small_states(o);
+    return changes > 1;
 }
 
 static const struct {
@@ -84,6 +91,8 @@ static const struct {
     { "--clip 0 --accumulate 1", "each layer is stepped at once, so one layer's gradients are held",
       to_layer_steps },
     { "--lora-rank 16", "adapters are trained, the weights stay", to_lora },
+    { "--weights pure --moments q8 --clip 0 --accumulate 1", "the smallest states with all weights trained",
+      to_small_states },
     { "--mode sweep --spill DIR --weights pure --moments q8 --clip 0 --accumulate 1",
       "the longest with all weights trained", to_smallest },
 };

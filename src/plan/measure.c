@@ -254,6 +254,8 @@ ls_status ls_planner_measure(const ls_planner *p, const ls_train_options *option
     ls_status st;
 
     memcpy(&r, rates, lsi_min_size(rates->struct_size, sizeof r));
+    if (r.gemm > 0 && r.gemm_backward > 0 && r.attention > 0 && r.attention_backward > 0 && r.copy > 0)
+        return LS_OK;
     LSI_TRY(lsi_exec_init_cpu(&b.ex, o.n_threads, bf16 ? LSI_COMPUTE_BF16 : LSI_COMPUTE_FP32,
                               lsi_alloc_or_default(o.alloc), err));
     if (r.gemm == 0 || r.gemm_backward == 0)

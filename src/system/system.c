@@ -50,3 +50,8 @@ size_t ls_peak_bytes(void)
 {
     return lsi_peak_rss_bytes();
 }
+
+size_t ls_memory_available(void)
+{
+    return lsi_memory_available();
+}

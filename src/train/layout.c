@@ -305,9 +305,10 @@ ls_status lsi_train_plan(const struct lsi_config *c, const ls_train_options *o, 
     ls_train_options more = *o;
     const size_t step = lsi_max_size(LSI_KV_PAGE, lsi_round_up(p.block, LSI_KV_PAGE));
     more.seq = o->seq + step;
-    if (o->mode == LS_TRAIN_SWEEP)
+    if (o->mode == LS_TRAIN_SWEEP) {
         more.block = p.block;
-    more.head_chunks = lsi_max_size(1, lsi_div_up(more.seq, p.head_rows));
+        more.head_chunks = lsi_max_size(1, lsi_div_up(more.seq, p.head_rows));
+    }
     if (count(c, &more, &longer, NULL) == LS_OK && longer.total_bytes > p.total_bytes)
         p.bytes_per_token = (double)(longer.total_bytes - p.total_bytes) / (double)step;
     const size_t size = lsi_min_size(plan->struct_size, sizeof p);
