@@ -1,20 +1,23 @@
 # Every command has a page: usage, options in groups, examples, exit status.
 $ longspan --help
-Longspan runs language models at long context on ordinary processors.
+Longspan trains and runs language models at long context on ordinary processors.
 
 Usage:
   longspan COMMAND [options]
 
 Commands:
-  generate    continue a text
-  chat        talk with the model, also about a long text
-  perplexity  measure how well a model predicts a text
-  tokenize    turn text into token ids and back
-  info        show what a model is and what memory it takes
-  convert     convert between GGUF and Hugging Face files, and quantise
-  bench       measure speed
-  help        the page of a command: longspan help chat
-  version     version, instruction sets in use, libraries
+  generate         continue a text
+  chat             talk with the model, also about a long text
+  perplexity       measure how well a model predicts a text
+  tokenize         turn text into token ids and back
+  info             show what a model is and what memory it takes
+  convert          convert between GGUF and Hugging Face files, and quantise
+  train            train a model, or fine-tune one, at long context
+  verify-training  compare a way of training with the plain one
+  bench            measure speed
+  merge            add a trained adapter to its model
+  help             the page of a command: longspan help chat
+  version          version, instruction sets in use, libraries
 
 Examples:
   longspan chat -m model.gguf
