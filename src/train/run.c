@@ -18,6 +18,7 @@
 #include "train/data.h"
 #include "train/export.h"
 #include "train/metrics.h"
+#include "train/plot.h"
 #include "train/run_file.h"
 #include "train/trainer.h"
 
@@ -124,12 +125,15 @@ static ls_status begin(struct run *r, ls_error *err)
 static ls_status save(struct run *r, ls_error *err)
 {
     char path[LSI_MODEL_PATH];
+    ls_error drawing;
     if (r->saved == r->state.step)
         return LS_OK;
     LSI_TRY(lsi_state_path(path, r->o.out, r->state.step, err));
     LSI_TRY(lsi_state_save(path, &r->t->params, &r->state, r->settings, r->n_settings, err));
     r->saved = r->state.step;
     lsi_state_prune(r->o.out, r->o.keep);
+    if (lsi_plot_write(r->o.out, r->t->alloc, &drawing) != LS_OK) /* a run does not end for a picture */
+        note(r, "%s", drawing.text);
     return LS_OK;
 }
 

@@ -273,7 +273,8 @@ static void test_shards(void)
 {
     begin(tiny_configs[0], LSI_BF16);
     REQUIRE_OK(convert("in", "a.gguf", NULL), err);
-    REQUIRE_OK(lsi_convert_edited(tiny_path(dir, "a.gguf"), tiny_path(dir, "h"), NULL, 40000, NULL, &err), err);
+    REQUIRE_OK(lsi_convert_edited(tiny_path(dir, "a.gguf"), tiny_path(dir, "h"), NULL, 40000, NULL, &err),
+               err);
     CHECK(lsi_path_exists(tiny_path(dir, "h/model.safetensors.index.json")));
     CHECK(!lsi_path_exists(tiny_path(dir, "h/model.safetensors")));
     ls_model *a = open_model("in"), *h = open_model("h");
