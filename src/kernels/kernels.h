@@ -92,7 +92,6 @@ typedef void lsk_matvec_q8_fn(float *y, size_t ldy, const void *w, size_t row_by
 #include "kernels/attention.h"
 #include "kernels/dense.h"
 #include "kernels/attention_backward.h"
-#include "kernels/gemm.h"
 
 struct lsk_table {
 #define LSK_OP(op, type) type *op;
