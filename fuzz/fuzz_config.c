@@ -1,4 +1,5 @@
-/* config.json: every description that is accepted stays within the limits, and says what it was patched to say. */
+/* config.json: every description that is accepted stays within the limits, and says what it was patched to
+ * say. */
 #include "model/config.h"
 
 #include "fuzz.h"

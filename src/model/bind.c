@@ -198,8 +198,7 @@ void lsi_model_rope(struct lsi_rope *rope, const struct lsi_config *c, int slidi
 {
     /* Divisors belong to the layers with the long base: to both kinds unless one has its own. */
     const bool divided = !sliding || c->family->defaults.rope_base_local == 0;
-    rope->mscale =
-        lsi_rope_frequencies(&c->rope[sliding], divided ? c->freq_divisors : NULL, c->D, inv_freq);
+    rope->mscale = lsi_rope_frequencies(&c->rope[sliding], divided ? c->freq_divisors : NULL, c->D, inv_freq);
     rope->inv_freq = inv_freq;
     rope->interleaved = c->interleaved;
 }

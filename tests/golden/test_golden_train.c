@@ -128,9 +128,9 @@ static double worst(const struct reference *r, const struct lsi_params *p, bool 
         const struct lsi_param *q = find_param(p, name, len);
         REQUIRE(q != NULL);
         REQUIRE(q->n == n);
-        const double d = distance(values(q, (size_t)(q - p->list), user), n, r->limit,
-                                  (moved ? r->moved_norm : r->norm)[i],
-                                  (moved ? r->moved_dot : r->dot) + i * K, sample);
+        const double d =
+            distance(values(q, (size_t)(q - p->list), user), n, r->limit,
+                     (moved ? r->moved_norm : r->norm)[i], (moved ? r->moved_dot : r->dot) + i * K, sample);
         if (!(d <= most)) {
             most = d;
             snprintf(which, cap, "%.*s", (int)len, name);
@@ -192,8 +192,8 @@ static ls_train_options options(const struct reference *r, const struct way *w)
 }
 
 /* Document borders of a packed row. */
-static ls_train_sequence sequence(const struct reference *r, const int32_t *ids, const int32_t *labels, size_t n,
-                                  size_t *borders)
+static ls_train_sequence sequence(const struct reference *r, const int32_t *ids, const int32_t *labels,
+                                  size_t n, size_t *borders)
 {
     ls_train_sequence s = { .tokens = ids, .labels = labels, .n = n };
     if (!r->documents)
@@ -238,8 +238,8 @@ static void check_gradients(const struct reference *r, const struct way *w, ls_t
     REQUIRE_OK(lsi_trainer_gradients(t, &s, 1, &loss, &params, &err), err);
     const double d = worst(r, params, false, gradient, NULL, which, sizeof which);
     if (!(d <= bound) || !(fabs(loss / r->loss[0] - 1) <= 1e-5))
-        fprintf(stderr, "  %s %s: loss %.9g, PyTorch %.9g; gradients differ by %.2g in %s\n", r->path, w->name,
-                loss, r->loss[0], d, which);
+        fprintf(stderr, "  %s %s: loss %.9g, PyTorch %.9g; gradients differ by %.2g in %s\n", r->path,
+                w->name, loss, r->loss[0], d, which);
     CHECK_NEAR(loss / r->loss[0], 1, 1e-5);
     CHECK(d <= bound);
     ls_trainer_free(t);
@@ -260,10 +260,11 @@ static void check_steps(const struct reference *r, const struct way *w, const ls
         const ls_train_sequence s = sequence(r, r->step_ids + at, r->step_labels + at, r->step_n, borders);
         ls_train_step step = { .struct_size = sizeof step };
         REQUIRE_OK(ls_trainer_step(t, &s, 1, r->adamw[0], &step, &err), err);
-        const double dl = fabs(step.loss / r->step_loss[i] - 1), dn = fabs(step.grad_norm / r->step_norm[i] - 1);
+        const double dl = fabs(step.loss / r->step_loss[i] - 1),
+                     dn = fabs(step.grad_norm / r->step_norm[i] - 1);
         if (!(dl <= loss_bound) || !(dn <= norm_bound))
-            fprintf(stderr, "  %s %s: step %zu: loss %.9g (%.9g), norm %.9g (%.9g)\n", r->path, w->name, i + 1,
-                    step.loss, r->step_loss[i], step.grad_norm, r->step_norm[i]);
+            fprintf(stderr, "  %s %s: step %zu: loss %.9g (%.9g), norm %.9g (%.9g)\n", r->path, w->name,
+                    i + 1, step.loss, r->step_loss[i], step.grad_norm, r->step_norm[i]);
         CHECK(dl <= loss_bound);
         CHECK(dn <= norm_bound);
     }
@@ -289,8 +290,8 @@ static void check_case(const char *file, const char *model, bool lora)
 
 static void test_families(void)
 {
-    static const char *const models[] = { "llama2", "llama3",  "smollm2", "mistral",
-                                          "qwen2",  "qwen3", "gemma3",  "gemma3-linear" };
+    static const char *const models[] = { "llama2", "llama3", "smollm2", "mistral",
+                                          "qwen2",  "qwen3",  "gemma3",  "gemma3-linear" };
     for (size_t i = 0; i < sizeof models / sizeof *models; i++) {
         char file[64];
         snprintf(file, sizeof file, "tiny-%s", models[i]);

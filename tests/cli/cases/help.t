@@ -14,7 +14,6 @@ Commands:
   convert          convert between GGUF and Hugging Face files, and quantise
   train            train a model, or fine-tune one, at long context
   verify-training  compare a way of training with the plain one
-  bench            measure speed
   plan             say what training a model takes, before it starts
   bench            measure speed
   merge            add a trained adapter to its model
