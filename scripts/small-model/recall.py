@@ -14,10 +14,10 @@ BIBLE = ["bible", "-l", "200", "gen1:1-rev22:21"]  # Debian's bible-kjv: the Kin
 HEADER = "Some special magic numbers are hidden within the following text.\n"
 NEEDLE = "One of the special magic numbers for {key} is: {value}.\n"
 # The single needle of RULER (Hsieh et al. 2024) with its answer prefix, and what else the demo asks.
-ASKED = ("What is the special magic number for {key} mentioned in the provided text? "
-         "The special magic number for {key} mentioned in the provided text is:")
-REPEATED = ("Repeat the special magic number for {key} mentioned in the provided text. "
-            "One of the special magic numbers for {key} is:")
+ASKED = "What is the special magic number for {key}{where}? The special magic number for {key}{where} is:"
+REPEATED = "Repeat the special magic number for {key}{where}. One of the special magic numbers for {key} is:"
+# The key is found from further and further away; the last is what is asked for.
+WHERE = ["", " here", " in the text", " mentioned in the text", " mentioned in the provided text"]
 ONLY = ("Which special magic number is hidden in the provided text? "
         "The special magic number mentioned in the provided text is:")
 PASSKEY = "The pass key is {value}. Remember it. {value} is the pass key.\n"
@@ -36,7 +36,7 @@ CODE = "ABCDEFGHJKLMNPQRSTUVWXYZ0123456789"
 
 # Characters to a token of the tokenizer in init/, by kind of document.
 CHARS_PER_TOKEN = {"plain": 2.9, "needles": 2.95, "passkey": 2.8, "listing": 1.5, "words": 1.7, "copy": 1.4}
-NEEDLE_CHARS = 190  # of a needle and its question
+NEEDLE_CHARS = 175  # of a needle and its question
 
 
 def read_bible():
@@ -114,7 +114,8 @@ class Recall:
         if n == 1 and r.random() < 0.5:
             text += f"{ONLY} {pairs[0][1]}.\n"
         for key, value in r.sample(pairs, n):
-            text += f"{r.choice((ASKED, REPEATED)).format(key=key)} {value}.\n"
+            where = WHERE[-1] if r.random() < 0.5 else r.choice(WHERE)
+            text += f"{r.choice((ASKED, ASKED, REPEATED)).format(key=key, where=where)} {value}.\n"
         return text
 
     def passkey(self, n_chars):
@@ -165,7 +166,7 @@ class Recall:
             pairs = self.pairs(16 if kind == "multikey" else 1, 5)
             asked = {"multikey": ASKED, "single": ASKED, "repeat": REPEATED}[kind]
             text = HEADER + self.hide(self.haystack(n_chars), [NEEDLE.format(key=k, value=v) for k, v in pairs])
-        return text, [(asked.format(key=k), v) for k, v in r.sample(pairs, min(n_asked, len(pairs)))]
+        return text, [(asked.format(key=k, where=WHERE[-1]), v) for k, v in r.sample(pairs, min(n_asked, len(pairs)))]
 
 
 CASES = ("single", "multikey", "repeat", "passkey", "list")
