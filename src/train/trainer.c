@@ -3,8 +3,6 @@
 #include <math.h>
 #include <string.h>
 
-#define INIT_STD 0.02 /* deviation of random weights */
-
 void ls_train_options_defaults(ls_train_options *o)
 {
     *o = (ls_train_options){
@@ -111,7 +109,9 @@ static ls_status load(ls_trainer *t, ls_error *err)
     ls_model_options o;
     ls_model *m;
     if (t->o.init) {
-        lsi_params_random(&t->params, INIT_STD, t->o.seed);
+        double std;
+        LSI_TRY(lsi_trainer_init_std(t->o.init, t->alloc, &std, err));
+        lsi_params_random(&t->params, std, t->o.seed);
     } else {
         ls_model_options_defaults(&o);
         o.alloc = t->alloc;

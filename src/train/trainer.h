@@ -42,6 +42,9 @@ ls_status lsi_sequence_loss(struct lsi_sequence_job *j, ls_error *err);
 /** Configuration of options: model or init, with the rotary embedding and context that they ask for. */
 ls_status lsi_trainer_config(struct lsi_config *c, const ls_train_options *o, ls_error *err);
 
+/** Deviation of random weights by the config.json of init (initializer_range). */
+ls_status lsi_trainer_init_std(const char *path, const ls_alloc *alloc, double *std, ls_error *err);
+
 /* Where parameters are stepped as soon as their gradients are complete; with t->adamw. */
 void lsi_trainer_zero_layer(ls_trainer *t, size_t layer);
 ls_status lsi_trainer_step_layer(ls_trainer *t, size_t layer, ls_error *err);

@@ -3,15 +3,39 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/json.h"
 #include "train/trainer.h"
 
 #define CONFIG_BYTES ((size_t)16 << 20)
+#define INIT_STD     0.02 /* where the file does not say */
 
 static ls_status from_json(struct lsi_config *c, const char *path, const ls_alloc *alloc, ls_error *err)
 {
     struct lsi_map map;
     LSI_TRY(lsi_map_read(&map, path, CONFIG_BYTES, alloc, err));
     const ls_status st = lsi_config_from_json(c, map.data, map.bytes, path, alloc, err);
+    lsi_map_close(&map);
+    return st;
+}
+
+ls_status lsi_trainer_init_std(const char *path, const ls_alloc *alloc, double *std, ls_error *err)
+{
+    struct lsi_map map;
+    struct lsi_json j;
+    struct lsi_json_str key;
+    ls_status st = LS_OK;
+    *std = INIT_STD;
+    LSI_TRY(lsi_map_read(&map, path, CONFIG_BYTES, alloc, err));
+    lsi_json_init(&j, map.data, map.bytes, path, err);
+    LSI_TRY_OR(end, lsi_json_object(&j));
+    while (lsi_json_next_key(&j, &key)) {
+        const bool wanted = lsi_json_str_is(&key, "initializer_range");
+        LSI_TRY_OR(end, wanted ? lsi_json_double(&j, std) : lsi_json_skip(&j));
+    }
+    LSI_TRY_OR(end, lsi_json_end(&j));
+    if (!(*std > 0 && *std < 10))
+        st = lsi_fail(err, LS_E_FORMAT, "%s: initializer_range is %g; it lies between 0 and 10", path, *std);
+end:
     lsi_map_close(&map);
     return st;
 }
