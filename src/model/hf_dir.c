@@ -11,6 +11,7 @@
 #include "tokenizer/tokenizer.h"
 
 #define TEXT_BYTES ((size_t)64 << 20) /* ceiling for config.json and the index of shards */
+#define TMP        ".tmp-"            /* in the name of an unfinished directory, after its own */
 #define TMP_TRIES  100
 
 /* Files of a model directory that go along unchanged between two Hugging Face directories. */
@@ -90,13 +91,20 @@ static void remove_dir(const char *dir)
     rmdir(dir);
 }
 
+/* Length of a path without slashes at its end. */
+static int path_length(const char *path)
+{
+    size_t n = strlen(path);
+    while (n > 1 && path[n - 1] == '/')
+        n--;
+    return (int)n;
+}
+
 static ls_status make_tmp(struct lsi_hf_dir *h)
 {
-    size_t n = strlen(h->out);
-    while (n > 1 && h->out[n - 1] == '/')
-        n--;
+    const int n = path_length(h->out);
     for (int i = 0; i < TMP_TRIES; i++) {
-        if ((size_t)snprintf(h->tmp, sizeof h->tmp, "%.*s.tmp-%ld-%d", (int)n, h->out, (long)getpid(), i) >=
+        if ((size_t)snprintf(h->tmp, sizeof h->tmp, "%.*s" TMP "%ld-%d", n, h->out, (long)getpid(), i) >=
             sizeof h->tmp)
             return lsi_fail(h->err, LS_E_INVAL, "%s: the path is too long", h->out);
         if (mkdir(h->tmp, 0777) == 0)
@@ -105,6 +113,23 @@ static ls_status make_tmp(struct lsi_hf_dir *h)
             break;
     }
     return lsi_fail(h->err, LS_E_IO, "cannot create a directory beside %s: %s", h->out, strerror(errno));
+}
+
+void lsi_hf_dir_clean(const char *out)
+{
+    char parent[LSI_MODEL_PATH], start[LSI_MODEL_PATH], path[LSI_MODEL_PATH];
+    if (snprintf(start, sizeof start, "%.*s" TMP, path_length(out), out) >= (int)sizeof start)
+        return;
+    const char *slash = strrchr(start, '/');
+    const char *name = slash ? slash + 1 : start;
+    snprintf(parent, sizeof parent, "%.*s", slash ? (int)lsi_max_size((size_t)(slash - start), 1) : 1,
+             slash ? start : ".");
+    DIR *d = opendir(parent);
+    for (const struct dirent *e; d && (e = readdir(d)) != NULL;)
+        if (begins_with(e->d_name, name) && lsi_path_join(path, sizeof path, parent, e->d_name))
+            remove_dir(path);
+    if (d)
+        closedir(d);
 }
 
 ls_status lsi_hf_dir_create(struct lsi_hf_dir *d, const char *out, const ls_alloc *alloc, ls_error *err)

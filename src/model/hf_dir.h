@@ -23,6 +23,8 @@ struct lsi_hf_dir {
     ls_error *err;
 };
 
+/** Remove what killed writers of `out` left beside it. Only where nobody else can be writing it. */
+void lsi_hf_dir_clean(const char *out);
 /** Refuses to replace a directory that holds anything but files of a model. */
 ls_status lsi_hf_dir_create(struct lsi_hf_dir *d, const char *out, const ls_alloc *alloc, ls_error *err);
 /** With LS_OK: give the directory its name; one that was there is removed only afterwards. Else, or when that

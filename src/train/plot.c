@@ -189,7 +189,7 @@ static void put_number(struct lsi_buf *b, double v, double step)
     const int steps_power = (int)floor(log10(step) + 1e-9);
     if (v == 0) {
         lsi_buf_printf(b, "0");
-    } else if (size >= 1e-3 && size < 1e6) {
+    } else if (step >= 1e-3 && size < 1e6) {
         snprintf(text, sizeof text, "%.*f", steps_power < 0 ? -steps_power : 0, v);
         drop_comma(text);
         lsi_buf_append(b, text, strlen(text));

@@ -14,6 +14,7 @@
 
 #include <longspan/convert.h>
 
+#include "model/hf_dir.h"
 #include "train/adapter.h"
 #include "train/data.h"
 #include "train/export.h"
@@ -234,6 +235,7 @@ static ls_status write_result(struct run *r, ls_error *err)
     const bool adapter = r->o.lora_rank > 0;
     if (!lsi_path_join(dir, sizeof dir, r->o.out, adapter ? "adapter" : "model"))
         return lsi_fail(err, LS_E_INVAL, "the path of the run directory is too long");
+    lsi_hf_dir_clean(dir); /* the run directory is locked: nobody else writes there */
     if (adapter) {
         const double alpha = r->o.lora_alpha > 0 ? r->o.lora_alpha : 2 * (double)r->o.lora_rank;
         LSI_TRY(lsi_adapter_save(&r->t->params, alpha, r->o.model ? r->o.model : r->o.init, dir, err));

@@ -623,15 +623,17 @@ ls_status lsi_state_latest(const char *run, struct lsi_params *p, struct lsi_sta
     return st == LS_OK ? LS_OK : lsi_fail(err, st, "%s", failure.text);
 }
 
-/* What a writer that was killed left; the one that runs has none when this is called. */
-static void remove_parts(const char *run)
+/* What a writer that was killed left in a folder; the one that runs has none when this is called. */
+static void remove_parts(const char *folder)
 {
-    char folder[LSI_MODEL_PATH], path[LSI_MODEL_PATH];
-    DIR *d = lsi_path_join(folder, sizeof folder, run, FOLDER) ? opendir(folder) : NULL;
+    static const char *const files[] = { "step-", "loss.svg", "metrics.jsonl", "run.json", "model.gguf" };
+    char path[LSI_MODEL_PATH];
+    DIR *d = opendir(folder);
     for (const struct dirent *e; d && (e = readdir(d)) != NULL;)
-        if (strncmp(e->d_name, "step-", 5) == 0 && strstr(e->d_name, ".safetensors" LSI_PART) &&
-            lsi_path_join(path, sizeof path, folder, e->d_name))
-            unlink(path);
+        for (size_t i = 0; i < LSI_LEN(files); i++)
+            if (strncmp(e->d_name, files[i], strlen(files[i])) == 0 && strstr(e->d_name, LSI_PART) &&
+                lsi_path_join(path, sizeof path, folder, e->d_name))
+                unlink(path);
     if (d)
         closedir(d);
 }
@@ -641,6 +643,8 @@ void lsi_state_prune(const char *run, size_t keep)
     char path[LSI_MODEL_PATH];
     uint64_t step = UINT64_MAX;
     remove_parts(run);
+    if (lsi_path_join(path, sizeof path, run, FOLDER))
+        remove_parts(path);
     for (size_t i = 0; newest_below(run, step, &step); i++)
         if (i >= lsi_max_size(keep, 1) && lsi_state_path(path, run, step, NULL) == LS_OK)
             unlink(path);

@@ -406,6 +406,14 @@ static void test_export_failures(void)
     has(err.text, "nowhere");
     CHECK_INT(count_files(), 1);
 
+    mkdir(tiny_path(dir, "out.tmp-1-0"), 0777); /* left by killed writers; the second is somebody's */
+    tiny_write(dir, "out.tmp-1-0/model.safetensors.part-1", "x", 1);
+    mkdir(tiny_path(dir, "out.tmp-2-0"), 0777);
+    tiny_write(dir, "out.tmp-2-0/thesis.txt", "dear", 4);
+    lsi_hf_dir_clean(tiny_path(dir, "out/"));
+    CHECK_INT(count_files(), 2);
+    CHECK(is_there("out.tmp-2-0/thesis.txt"));
+
     e.tokenizer = NULL;
     mkdir(tiny_path(dir, "small"), 0777);
     if (mount("tmpfs", tiny_path(dir, "small"), "tmpfs", 0, "size=100k") == 0) {

@@ -235,6 +235,7 @@ static void test_latest_and_prune(void)
         REQUIRE_OK(save(&a, step), err);
     tiny_write(tiny_path(dir, "checkpoints"), "notes.txt", "dear", 4);
     tiny_write(tiny_path(dir, "checkpoints"), "step-00000007.safetensors.part-1", "x", 1);
+    tiny_write(dir, "loss.svg.part-1", "x", 1);
     REQUIRE_OK(latest(&a, &s), err);
     CHECK_INT(s.step, 16000000);
     CHECK_STR(noted, "");
@@ -246,6 +247,7 @@ static void test_latest_and_prune(void)
 
     lsi_state_prune(dir, 2);
     CHECK_INT(count_files(tiny_path(dir, "checkpoints")), 3); /* two, notes.txt */
+    CHECK_INT(count_files(dir), 1);
     CHECK(lsi_path_exists(tiny_path(dir, "checkpoints/step-00800000.safetensors")));
     lsi_state_prune(dir, 0);
     CHECK_INT(count_files(tiny_path(dir, "checkpoints")), 2);
