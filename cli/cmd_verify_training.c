@@ -46,10 +46,10 @@ static void on_step(void *user, const ls_train_verify_step *s)
 static void print_text(const struct verification *v, const ls_train_verify_result *r)
 {
     printf("loss          %.1e relative, may be %.1e\n", r->loss_difference, r->norm_tolerance);
-    printf("gradients     norms %.1e, may be %.1e%s%s\n", r->norm_difference, r->norm_tolerance,
-           r->norm_tensor[0] ? ": " : "", r->norm_tensor);
-    printf("              elements %.1e, may be %.1e%s%s\n", r->element_difference, r->element_tolerance,
-           r->element_tensor[0] ? ": " : "", r->element_tensor);
+    printf("norm          %.1e, may be %.1e\n", r->norm_difference, r->norm_tolerance);
+    printf("gradient      %.1e, may be %.1e\n", r->gradient_difference, r->gradient_tolerance);
+    printf("of a tensor   %.1e, may be %.1e%s%s\n", r->tensor_difference, r->tensor_tolerance,
+           r->tensor[0] ? ": " : "", r->tensor);
     if (v->o->steps)
         printf("after steps   loss %.1e, may be %.1e; weights %.1e%s%s\n", r->step_loss_difference,
                r->step_tolerance, r->weight_difference, r->weight_tensor[0] ? ": " : "", r->weight_tensor);
@@ -67,14 +67,15 @@ static int print_json(struct verification *v, const ls_train_verify_result *r)
     json_raw(&j, "steps", '[', &v->steps.text, ']');
     json_real(&j, "loss_difference", r->loss_difference);
     json_real(&j, "norm_difference", r->norm_difference);
-    json_str(&j, "norm_tensor", r->norm_tensor);
-    json_real(&j, "element_difference", r->element_difference);
-    json_str(&j, "element_tensor", r->element_tensor);
+    json_real(&j, "gradient_difference", r->gradient_difference);
+    json_real(&j, "tensor_difference", r->tensor_difference);
+    json_str(&j, "tensor", r->tensor);
     json_real(&j, "step_loss_difference", r->step_loss_difference);
     json_real(&j, "weight_difference", r->weight_difference);
     json_str(&j, "weight_tensor", r->weight_tensor);
     json_real(&j, "norm_tolerance", r->norm_tolerance);
-    json_real(&j, "element_tolerance", r->element_tolerance);
+    json_real(&j, "gradient_tolerance", r->gradient_tolerance);
+    json_real(&j, "tensor_tolerance", r->tensor_tolerance);
     json_real(&j, "step_tolerance", r->step_tolerance);
     json_real(&j, "seconds", now_seconds() - v->started);
     json_uint(&j, "peak_bytes", ls_peak_bytes());

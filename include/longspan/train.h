@@ -236,22 +236,22 @@ typedef struct ls_train_verify_step {
 
 typedef void ls_train_verify_fn(void *user, const ls_train_verify_step *step);
 
-/** Differences relative to the standard computation, and what they may be. */
+/**
+ * Differences relative to the standard computation, and what they may be. A gradient's difference is the norm
+ * of the difference over the norm.
+ */
 typedef struct ls_train_verify_result {
     size_t struct_size;
     /* of the first batch, from the same weights: exact up to rounding */
-    double loss_difference;    /* may be norm_tolerance */
-    double norm_difference;    /* greatest of a tensor's gradient norm; may be norm_tolerance */
-    double element_difference; /* greatest of an element, relative to its tensor's greatest one; may be
-                                  element_tolerance */
-    char norm_tensor[160];     /* where that is, by its Hugging Face name */
-    char element_tensor[160];
+    double loss_difference, norm_difference; /* may be norm_tolerance: 1e-6 in fp32, 1e-3 in bf16 */
+    double gradient_difference;              /* of all tensors together; may be gradient_tolerance */
+    double tensor_difference;                /* of the tensor where it is greatest; may be tensor_tolerance */
+    char tensor[160];                        /* its Hugging Face name */
     /* of the steps: the optimizer turns the sign of a small gradient into a step of full size */
     double step_loss_difference; /* greatest of a step's loss; may be step_tolerance */
-    double weight_difference;    /* after the last step, greatest of a tensor: norm of the difference over
-                                    norm; 0 without steps */
+    double weight_difference; /* after the last step, of the tensor where it is greatest: 0 without steps */
     char weight_tensor[160];
-    double norm_tolerance, element_tolerance, step_tolerance;
+    double norm_tolerance, gradient_tolerance, tensor_tolerance, step_tolerance;
     bool passed;
 } ls_train_verify_result;
 

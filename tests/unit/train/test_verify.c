@@ -37,10 +37,10 @@ static ls_train_options verify_options(const char *const *data)
     o.model = MODEL;
     o.data = data;
     o.n_data = 1;
-    o.seq = 50;
+    o.seq = 60;
     o.steps = 2;
     o.lr = 1e-3;
-    o.block = 7;
+    o.block = 16;
     o.n_threads = 1;
     o.dtype = LS_TRAIN_FP32;
     return o;
@@ -69,9 +69,10 @@ static void test_modes(void)
         }
         CHECK(told.steps[2].loss < told.steps[0].loss); /* it learns */
         CHECK(r.weight_difference < 1e-2);
-        fprintf(stderr, "  mode %d %s: loss %.2g norm %.2g element %.2g step %.2g weights %.2g\n",
+        fprintf(stderr,
+                "  mode %d %s: loss %.2g norm %.2g gradient %.2g tensor %.2g step %.2g weights %.2g\n",
                 (int)o.mode, o.dtype == LS_TRAIN_BF16 ? "bf16" : "fp32", r.loss_difference, r.norm_difference,
-                r.element_difference, r.step_loss_difference, r.weight_difference);
+                r.gradient_difference, r.tensor_difference, r.step_loss_difference, r.weight_difference);
     }
 }
 
