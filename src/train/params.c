@@ -245,6 +245,20 @@ void lsi_param_get(const struct lsi_param *p, size_t first, float *values, size_
         values[i] = lsi_bf16_to_f32(w[i]);
 }
 
+const struct lsi_param *lsi_params_not_finite(const struct lsi_params *p)
+{
+    float values[CHUNK];
+    for (size_t i = 0; i < p->n; i++)
+        for (size_t first = 0; first < p->list[i].n; first += CHUNK) {
+            const size_t n = lsi_min_size(CHUNK, p->list[i].n - first);
+            lsi_param_get(&p->list[i], first, values, n);
+            for (size_t k = 0; k < n; k++)
+                if (!isfinite(values[k]))
+                    return &p->list[i];
+        }
+    return NULL;
+}
+
 /* Row r of a rotated matrix in half pairing, in a file with interleaved pairing. */
 static size_t file_row(size_t r, size_t D)
 {

@@ -83,6 +83,8 @@ void lsi_params_random(struct lsi_params *p, double std, uint64_t seed);
 void lsi_params_random_adapters(struct lsi_params *p, uint64_t seed);
 /** Set the values of one parameter, in fp32 (master and working weight). */
 void lsi_param_set(struct lsi_param *p, size_t first, const float *values, size_t n);
+/** The first parameter that holds a value that is not finite, or NULL. */
+const struct lsi_param *lsi_params_not_finite(const struct lsi_params *p);
 /** Values [first, first + n) of a parameter in fp32: the master's where there is one. */
 void lsi_param_get(const struct lsi_param *p, size_t first, float *values, size_t n);
 

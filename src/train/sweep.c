@@ -13,6 +13,7 @@
 #include "train/trainer.h"
 
 #include <math.h>
+#include <stdio.h>
 
 struct sweep {
     struct lsi_sequence_job *j;
@@ -258,15 +259,22 @@ static ls_status layer_keys(struct sweep *w, size_t layer, ls_error *err)
     return LS_OK;
 }
 
-static ls_status check_gradient(size_t layer, double squares, ls_error *err)
+/* What was computed is not finite: a weight that is not is the reason, else the numbers grew too large. */
+static ls_status fail_numbers(const struct sweep *w, const char *what, ls_error *err)
 {
+    const struct lsi_param *p = lsi_params_not_finite(&w->t->params);
+    if (p)
+        return lsi_fail(err, LS_E_NUMERIC, "%s is not finite: %s holds a value that is not", what, p->name);
+    return lsi_fail(err, LS_E_NUMERIC, "%s is not finite; a smaller learning rate, or fp32, may help", what);
+}
+
+static ls_status check_gradient(const struct sweep *w, size_t layer, double squares, ls_error *err)
+{
+    char what[64];
     if (isfinite(squares))
         return LS_OK;
-    return lsi_fail(
-        err, LS_E_NUMERIC,
-        "the gradient of the input of layer %zu is not finite; a smaller learning rate, or fp32, may "
-        "help",
-        layer);
+    snprintf(what, sizeof what, "the gradient of the input of layer %zu", layer);
+    return fail_numbers(w, what, err);
 }
 
 static ls_status backward_layer(struct sweep *w, size_t layer, ls_error *err)
@@ -300,7 +308,7 @@ static ls_status backward_layer(struct sweep *w, size_t layer, ls_error *err)
         lsi_op_rows_store(w->ex, last_rows(w, row), w->s->row_dtype, g->dx, n, w->c->C);
         LSI_TRY(tick(w, 3 * n, err));
     }
-    return check_gradient(layer, squares, err);
+    return check_gradient(w, layer, squares, err);
 }
 
 static void embedding_backward(struct sweep *w)
@@ -324,11 +332,31 @@ static ls_status backward(struct sweep *w, ls_error *err)
         if (w->j->step_layers)
             lsi_trainer_zero_layer(w->t, l);
         LSI_TRY(backward_layer(w, l, err));
+        LSI_TRY(lsi_tier_status(&w->m->tier, err));
         if (w->j->step_layers)
             LSI_TRY(lsi_trainer_step_layer(w->t, l, err));
     }
     embedding_backward(w);
     return LS_OK;
+}
+
+/* The loss is not finite: where that began. */
+static ls_status fail_loss(struct sweep *w, ls_error *err)
+{
+    float *x = w->m->act.x;
+    char what[64] = "the loss";
+    for (size_t l = 1; l < w->c->L; l++) {
+        double squares = 0;
+        for (size_t i = 0; i < w->n_blocks; i++) {
+            load_input(w, &w->m->act, l, i);
+            squares += lsi_op_sum_squares(w->ex, x, n_rows(w, i) * w->c->C);
+        }
+        if (!isfinite(squares)) {
+            snprintf(what, sizeof what, "the loss, from the output of layer %zu on,", l - 1);
+            break;
+        }
+    }
+    return fail_numbers(w, what, err);
 }
 
 /* ---- a sequence ------------------------------------------------------------------------------------- */
@@ -339,8 +367,7 @@ static ls_status run(struct sweep *w, ls_error *err)
     LSI_TRY(lsi_tier_status(&w->m->tier, err));
     LSI_TRY(head(w, true, err));
     if (!isfinite(w->j->loss))
-        return lsi_fail(err, LS_E_NUMERIC,
-                        "the loss is not finite; a smaller learning rate, or fp32, may help");
+        return fail_loss(w, err);
     w->stepping = w->j->step_layers;
     if (w->j->step_layers && !w->c->tied)
         LSI_TRY(lsi_trainer_step_output(w->t, err));
