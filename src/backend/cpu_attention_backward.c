@@ -85,22 +85,36 @@ static uint16_t within(size_t slot, size_t page_slot)
     return slot <= page_slot ? 0 : (uint16_t)lsi_min_size(slot - page_slot, LSI_KV_PAGE);
 }
 
-/* Let the tokens at hand that see slots from .. to - 1, all of one page, meet them. */
+/* The tokens at hand, first .. last - 1, that see any of the slots from .. to - 1: those from the first
+ * slot on, until the window has passed the last. */
+static size_t first_seeing(const struct call *c, size_t from)
+{
+    const size_t slot0 = c->a->slot0, end = c->t0 + c->n_tokens;
+    return lsi_min_size(end, lsi_max_size(c->t0, from > slot0 ? from - slot0 : 0));
+}
+
+static size_t last_seeing(const struct call *c, size_t to)
+{
+    const size_t slot0 = c->a->slot0, end = c->t0 + c->n_tokens, passed = to + c->a->window - 1;
+    if (c->a->window == 0)
+        return end;
+    return lsi_min_size(end, passed > slot0 ? passed - slot0 : 0);
+}
+
+/* Let the tokens at hand meet slots from .. to - 1, all of one page. */
 static void meet(const struct call *c, const struct limits *limits, size_t g, float *dq, size_t from,
                  size_t to)
 {
     const struct lsi_attention_backward *a = c->a;
-    const size_t D = a->kv.D, page = from / LSI_KV_PAGE, slot = page * LSI_KV_PAGE, end = c->t0 + c->n_tokens;
-    size_t first = c->t0, last;
+    const size_t D = a->kv.D, page = from / LSI_KV_PAGE, slot = page * LSI_KV_PAGE;
+    const size_t first = first_seeing(c, from), last = last_seeing(c, to);
 
-    while (first < end && seen_to(a, first) <= from)
-        first++;
-    for (last = first; last < end && seen_from(a, last) < to; last++) {
-        limits->lo[last - first] = within(seen_from(a, last), slot);
-        limits->hi[last - first] = within(seen_to(a, last), slot);
-    }
-    if (first == last)
+    if (first >= last)
         return;
+    for (size_t t = first; t < last; t++) {
+        limits->lo[t - first] = within(seen_from(a, t), slot);
+        limits->hi[t - first] = within(seen_to(a, t), slot);
+    }
     const size_t head = g * c->group, row = (from - a->slot_base) * a->kv.G + g;
     const struct lsk_attn_backward k = {
         .head = (const unsigned char *)a->kv.pages[page] + g * c->head_bytes,
@@ -129,23 +143,39 @@ static void meet(const struct call *c, const struct limits *limits, size_t g, fl
     c->backward(&k);
 }
 
-static float *part_of(const struct call *c, size_t stripe, size_t g)
+/* What a stripe has for dq of the group's heads: of tokens first .. last - 1, in its place among all at hand.
+ */
+struct part {
+    float *dq;
+    size_t first, last;
+};
+
+static struct part part_of(const struct call *c, size_t stripe, size_t g)
 {
-    return c->parts + (stripe * c->a->kv.G + g) * c->n_tokens * c->group * c->a->kv.D;
+    const size_t last_unit = stripe + (c->n_units - 1 - stripe) / c->n_stripes * c->n_stripes;
+    const struct part part = {
+        .dq = c->parts + (stripe * c->a->kv.G + g) * c->n_tokens * c->group * c->a->kv.D,
+        .first = first_seeing(c, (c->first_unit + stripe) * c->unit),
+        .last = last_seeing(c, (c->first_unit + last_unit + 1) * c->unit),
+    };
+    return part;
 }
 
 static void stripe_task(void *ctx, size_t task, int thread)
 {
     const struct call *c = ctx;
     const struct lsi_attention_backward *a = c->a;
-    const size_t stripe = task / a->kv.G, g = task % a->kv.G, t0 = c->t0;
-    const size_t begin = seen_from(a, t0), end = seen_to(a, t0 + c->n_tokens - 1);
-    float *dq = part_of(c, stripe, g);
+    const size_t stripe = task / a->kv.G, g = task % a->kv.G, n = c->group * a->kv.D;
+    const size_t begin = seen_from(a, c->t0), end = seen_to(a, c->t0 + c->n_tokens - 1);
+    const struct part part = part_of(c, stripe, g);
 
-    memset(dq, 0, c->n_tokens * c->group * a->kv.D * sizeof *dq);
+    if (part.first >= part.last)
+        return;
+    memset(part.dq + (part.first - c->t0) * n, 0, (part.last - part.first) * n * sizeof *part.dq);
     for (size_t i = stripe; i < c->n_units; i += c->n_stripes) {
         const size_t slot = (c->first_unit + i) * c->unit;
-        meet(c, &c->threads[thread], g, dq, lsi_max_size(slot, begin), lsi_min_size(slot + c->unit, end));
+        meet(c, &c->threads[thread], g, part.dq, lsi_max_size(slot, begin),
+             lsi_min_size(slot + c->unit, end));
     }
 }
 
@@ -154,19 +184,23 @@ static void sum_task(void *ctx, size_t task, int thread)
 {
     const struct call *c = ctx;
     const struct lsi_attention_backward *a = c->a;
-    const size_t n = c->group * a->kv.D, end = lsi_min_size((task + 1) * SUM_TOKENS, c->n_tokens);
+    const size_t n = c->group * a->kv.D, first = c->t0 + task * SUM_TOKENS;
+    const size_t end = lsi_min_size(first + SUM_TOKENS, c->t0 + c->n_tokens);
 
     (void)thread;
-    for (size_t t = task * SUM_TOKENS; t < end; t++)
-        for (size_t g = 0; g < a->kv.G; g++) {
-            float *dq = a->dq + (c->t0 + t) * a->lddq + g * n;
-            memcpy(dq, part_of(c, 0, g) + t * n, n * sizeof *dq);
-            for (size_t i = 1; i < c->n_stripes; i++) {
-                const float *part = part_of(c, i, g) + t * n;
+    for (size_t g = 0; g < a->kv.G; g++) {
+        for (size_t t = first; t < end; t++)
+            memset(a->dq + t * a->lddq + g * n, 0, n * sizeof *a->dq);
+        for (size_t i = 0; i < c->n_stripes; i++) {
+            const struct part part = part_of(c, i, g);
+            for (size_t t = lsi_max_size(first, part.first); t < lsi_min_size(end, part.last); t++) {
+                float *dq = a->dq + t * a->lddq + g * n;
+                const float *from = part.dq + (t - c->t0) * n;
                 for (size_t j = 0; j < n; j++)
-                    dq[j] += part[j];
+                    dq[j] += from[j];
             }
         }
+    }
 }
 
 /* ---- the operation ------------------------------------------------------------------------- */

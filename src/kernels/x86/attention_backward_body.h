@@ -248,9 +248,9 @@ VEC_INLINE void NAME(pack_row)(float *rows, float *columns, size_t r, const floa
         dots[i] = vec_sum(sum[i]);
 }
 
-/* Rows first .. first + n - 1 and what fills up their last strip. Returns the number of both. */
-static size_t NAME(pack_rows)(const struct lsk_attn_backward *a, struct NAME(operands) * o, size_t first,
-                              size_t n)
+/* Rows first .. first + n - 1 and what fills up their last strip. */
+static void NAME(pack_rows)(const struct lsk_attn_backward *a, struct NAME(operands) * o, size_t first,
+                            size_t n)
 {
     const float log2e = 1.4426950408889634f;
     const float units = (float)((double)a->scale * 1.4426950408889634);
@@ -273,7 +273,6 @@ static size_t NAME(pack_rows)(const struct lsk_attn_backward *a, struct NAME(ope
         NAME(pack_row)(o->q, o->q_columns, r, q, a->D, units, NULL, NULL);
         NAME(pack_row)(o->dout, o->dout_columns, r, dout, a->D, 1.0f, o->e + r, out);
     }
-    return padded;
 }
 
 /* ---- weights ------------------------------------------------------------------------------ */
@@ -333,40 +332,42 @@ static void NAME(weights)(const struct NAME(operands) * o, float (*z)[BLOCK_SLOT
 
 /* ---- blocks --------------------------------------------------------------------------------- */
 
-/* Slots from .. to - 1 of a block of slots, and whether every row sees the whole block. */
+/* What is seen of a block: slots from .. to - 1 by rows row .. end - 1, of which the first begins a strip;
+ * all: every row sees every slot. */
 struct NAME(seen) {
-    size_t from, to;
+    size_t from, to, row, end;
     bool all;
 };
 
-static struct NAME(seen) NAME(seen_slots)(const struct lsk_attn_backward *a, const struct NAME(operands) * o,
-                                          size_t n, size_t slot)
+static struct NAME(seen)
+    NAME(seen_part)(const struct lsk_attn_backward *a, const struct NAME(operands) * o, size_t n, size_t slot)
 {
-    const size_t end = slot + BLOCK_SLOTS;
-    const size_t from = slot > a->from ? slot : a->from, to = end < a->to ? end : a->to;
-    struct NAME(seen) seen = { to, from, from == slot && to == end };
+    const size_t block_end = slot + BLOCK_SLOTS;
+    const size_t from = slot > a->from ? slot : a->from, to = block_end < a->to ? block_end : a->to;
+    struct NAME(seen) seen = { .from = to, .to = from, .row = n, .all = from == slot && to == block_end };
 
     for (size_t r = 0; r < n; r++) {
         const size_t lo = NAME(clamp)(o->lo[r], from, to), hi = NAME(clamp)(o->hi[r], from, to);
-        seen.all &= lo == slot && hi == end;
-        if (lo < hi) {
-            seen.from = lo < seen.from ? lo : seen.from;
-            seen.to = hi > seen.to ? hi : seen.to;
-        }
+        seen.all &= lo == slot && hi == block_end;
+        if (lo >= hi)
+            continue;
+        seen.from = lo < seen.from ? lo : seen.from;
+        seen.to = hi > seen.to ? hi : seen.to;
+        seen.row = r < seen.row ? r / ROWS * ROWS : seen.row;
+        seen.end = r + 1;
     }
     return seen;
 }
 
-/* All five products of n packed rows, from row `first` on, with one block of slots. */
+/* All five products of packed rows, of which n are real and the first is row `first`, with one block of
+ * slots. At the diagonal and the edge of the window only the part that is seen is multiplied. */
 static void NAME(block)(const struct lsk_attn_backward *a, const struct NAME(operands) * o, size_t first,
-                        size_t n, size_t padded, size_t slot)
+                        size_t n, size_t slot)
 {
     const size_t D = a->D, columns = slot / BLOCK_SLOTS * (D / FIELDS) * BLOCK_SLOTS;
-    const struct NAME(seen) seen = NAME(seen_slots)(a, o, n, slot);
+    const struct NAME(seen) seen = NAME(seen_part)(a, o, n, slot);
 
-    if (seen.from >= seen.to)
-        return;
-    for (size_t row = 0; row < padded; row += ROWS) {
+    for (size_t row = seen.row; row < seen.end; row += ROWS) {
         float z[ROWS][BLOCK_SLOTS], dp[ROWS][BLOCK_SLOTS];
         NAME(strip)(z, o->q + row * ROW_WORDS(D), o->k_columns + columns, D);
         NAME(strip)(dp, o->dout + row * ROW_WORDS(D), o->v_columns + columns, D);
@@ -374,25 +375,28 @@ static void NAME(block)(const struct lsk_attn_backward *a, const struct NAME(ope
             NAME(mask)(o, z, row, slot, seen.from, seen.to);
         NAME(weights)(o, z, dp, row);
     }
-    struct NAME(product) p = { .c = a->dv + (seen.from - a->from) * a->ldkv, .ldc = a->ldkv, .alpha = 1.0f };
-    p.a = o->p + (seen.from - slot);
-    p.b = o->dout_columns;
-    p.n_rows = seen.to - seen.from;
-    p.n_cols = D;
-    p.n_k = (n + FIELDS - 1) / FIELDS;
+    if (seen.row >= seen.end)
+        return;
+    const size_t pair = seen.row / FIELDS, word = (seen.from - slot) / FIELDS;
+    struct NAME(product) p = { .n_rows = seen.to - seen.from, .n_cols = D, .ldc = a->ldkv };
+    p.n_k = (seen.end - seen.row + FIELDS - 1) / FIELDS;
+    p.c = a->dv + (seen.from - a->from) * a->ldkv;
+    p.alpha = 1.0f;
+    p.a = o->p + pair * BLOCK_SLOTS + (seen.from - slot);
+    p.b = o->dout_columns + pair * D;
     NAME(add_transposed)(&p);
     p.c = a->dk + (seen.from - a->from) * a->ldkv;
     p.alpha = 0.69314718055994531f;
-    p.a = o->dz + (seen.from - slot);
-    p.b = o->q_columns;
+    p.a = o->dz + pair * BLOCK_SLOTS + (seen.from - slot);
+    p.b = o->q_columns + pair * D;
     NAME(add_transposed)(&p);
-    p.c = a->dq + first * D;
+    p.c = a->dq + (first + seen.row) * D;
     p.ldc = D;
     p.alpha = a->scale;
-    p.a = o->dz_rows;
-    p.b = o->k_rows + slot / FIELDS * D;
-    p.n_rows = n;
-    p.n_k = BLOCK_SLOTS / FIELDS;
+    p.a = o->dz_rows + seen.row * (BLOCK_SLOTS / FIELDS) + word;
+    p.b = o->k_rows + (slot / FIELDS + word) * D;
+    p.n_rows = seen.end - seen.row;
+    p.n_k = (seen.to - slot + FIELDS - 1) / FIELDS - word;
     NAME(add_straight)(&p);
 }
 
@@ -408,9 +412,9 @@ VEC_INLINE void NAME(backward)(const struct lsk_attn_backward *a,
     pack(&o, a->head, a->D, from, to);
     for (size_t first = 0, n; first < n_rows; first += n) {
         n = n_rows - first < BLOCK_ROWS ? n_rows - first : BLOCK_ROWS;
-        const size_t padded = NAME(pack_rows)(a, &o, first, n);
+        NAME(pack_rows)(a, &o, first, n);
         for (size_t slot = from; slot < to; slot += BLOCK_SLOTS)
-            NAME(block)(a, &o, first, n, padded, slot);
+            NAME(block)(a, &o, first, n, slot);
     }
 }
 
