@@ -3,6 +3,8 @@
 #include <math.h>
 #include <string.h>
 
+#define TOUCH_BYTES 4096 /* a page of memory, at most */
+
 void ls_train_options_defaults(ls_train_options *o)
 {
     *o = (ls_train_options){
@@ -444,9 +446,12 @@ ls_status ls_trainer_eval(ls_trainer *t, const ls_train_sequence *seq, double *l
  */
 
 /* Write to every page, so that the system gives it. */
-static void touch(struct lsi_exec *ex, const struct lsi_arena *a)
+/* Write what is there: tables of pages and of kept activations lie in the arena, too. */
+static void touch(const struct lsi_arena *a)
 {
-    lsi_op_zero(ex, a->base, a->cap);
+    volatile unsigned char *p = a->base;
+    for (size_t i = 0; i < a->cap; i += TOUCH_BYTES)
+        p[i] = p[i];
 }
 
 ls_status lsi_trainer_dry_step(ls_trainer *t, ls_error *err)
@@ -457,8 +462,8 @@ ls_status lsi_trainer_dry_step(ls_trainer *t, ls_error *err)
     struct lsi_sequence_job job = { .t = t, .seq = &seq, .alpha = 1.0f / (float)n };
     if (!ids)
         return lsi_fail(err, LS_E_NOMEM, "out of memory for %zu tokens", n);
-    touch(&t->exec, &t->work);
-    touch(&t->exec, &t->exec.scratch);
+    touch(&t->work);
+    touch(&t->exec.scratch);
     zero_gradients(t);
     const ls_status st = lsi_sequence_gradients(&job, err);
     lsi_free(t->alloc, ids, bytes);

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Ctrl-C: the first stops the answer and keeps what there is, the second ends the program.
+"""Ctrl-C: the first stops the work and keeps what there is, the second ends the program.
 
     tests/cli/interrupt.py LONGSPAN
 """
@@ -68,5 +68,28 @@ with tempfile.TemporaryDirectory() as folder:
     status, out, err = interrupted("perplexity", "-m", MODEL, "-f", path, "-c", "512", "-t", "1",
                                    first_output=False)
     check("perplexity stops", status == 130, (status, out[:80], err))
+
+with tempfile.TemporaryDirectory() as folder:
+    text, run = os.path.join(folder, "numbers.txt"), os.path.join(folder, "run")
+    with open(text, "w") as f:
+        f.write(" ".join(str(n) for n in range(20_000)))
+    words = ["train", "-m", MODEL, "--data", text, "--seq", "256", "--out", run, "-t", "1"]
+    p = start(*words, "--steps", "1000000")
+    for _ in range(600):  # until steps are being made
+        try:
+            if os.path.getsize(os.path.join(run, "metrics.jsonl")) > 0:
+                break
+        except OSError:
+            pass
+        time.sleep(0.1)
+    p.send_signal(signal.SIGTERM)
+    out, err = p.communicate(timeout=60)
+    check("training stops with status 0 and says how to go on", p.returncode == 0 and b"--resume goes on" in err,
+          (p.returncode, err))
+    with open(os.path.join(run, "metrics.jsonl")) as f:
+        done = len(f.readlines())
+    p = start(*words, "--steps", str(done + 2), "--resume", "--json")
+    out, err = p.communicate(timeout=60)
+    check("and goes on", p.returncode == 0 and json.loads(out)["step"] == done + 2, (p.returncode, out, err))
 
 sys.exit(1 if failures else 0)

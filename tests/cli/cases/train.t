@@ -104,3 +104,27 @@ after steps   loss * may be 1.0e-02; weights * (glob)
 the same up to rounding
 $ python3 -c "import json, struct; f = open('grads.safetensors', 'rb'); h = json.loads(f.read(struct.unpack('<Q', f.read(8))[0])); print(h['loss']['shape'], h['model.embed_tokens.weight']['dtype'], len(h) > 20)"
 [] F32 True
+# A run: metrics, a result that every command reads, and going on as if nothing had been.
+$ longspan train -m "$MODEL" --data t.txt --seq 60 --steps 6 --lr 1e-3 --out whole --quiet --json | field step steps stopped eval_loss mode
+6
+6
+false
+null
+"sweep"
+$ ls whole; wc -l < whole/metrics.jsonl; longspan generate -m whole/model -p 1 -n 4 --temp 0 -q --json | field generated_tokens
+checkpoints
+loss.svg
+metrics.jsonl
+model
+run.json
+tokens
+6
+4
+$ longspan train -m "$MODEL" --data t.txt --seq 60 --steps 6 --lr 1e-3 --schedule constant --warmup 0 --out a -q && longspan train -m "$MODEL" --data t.txt --seq 60 --steps 3 --lr 1e-3 --schedule constant --warmup 0 --out b -q && longspan train -m "$MODEL" --data t.txt --seq 60 --steps 6 --lr 1e-3 --schedule constant --warmup 0 --out b --resume -q && cmp a/model/model.safetensors b/model/model.safetensors && wc -l < b/metrics.jsonl
+6
+$ longspan train -m "$MODEL" --data cut.jsonl --seq 60 --out c
+2> longspan: cut.jsonl:2:13: the string does not end
+[1]
+$ longspan train -m "$MODEL" --seq 3000 --dry-step --json -q | field seq mode
+3000
+"sweep"
