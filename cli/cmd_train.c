@@ -154,6 +154,9 @@ static int finish(const struct run *r, bool stopped)
     if (!stopped)
         cli_note(quiet, "%llu steps in %s, last loss %.4f, peak memory %s", (unsigned long long)r->n_steps,
                  took, r->loss, peak);
+        cli_note(quiet, "%llu steps in %s, loss %.4f, peak memory %s; the result is %s/%s",
+                 (unsigned long long)r->n_steps, took, r->loss, peak, r->o->out,
+                 r->o->lora_rank ? "adapter" : "model");
     else if (r->last.step)
         cli_note(quiet,
                  "stopped after step %llu of %lld with a checkpoint; the same command with --resume goes on",

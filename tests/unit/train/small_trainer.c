@@ -66,7 +66,7 @@ static void set_weights(struct lsi_params *params, uint64_t seed)
                      deviation = p->rank == 1 ? size : size / sqrt((double)p->cols);
         const double mean = p->rank == 1 && lsi_role_is_gain(p->role) ? 1 : 0;
         for (size_t k = 0; k < p->n; k++) {
-            float v = (float)(mean + deviation * lsi_rng_normal(&rng));
+            float v = (float)(mean + deviation * sqrt(12) * (lsi_rng_double(&rng) - 0.5));
             if (p->rank == 2)
                 v = lsi_bf16_to_f32(lsi_bf16_from_f32(v));
             lsi_param_set(p, k, &v, 1);

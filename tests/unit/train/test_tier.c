@@ -14,7 +14,7 @@ struct size {
 
 static const struct size sizes[] = {
     { 1, 1, 2, 1 },      { 1, 7, 3, 7 },       { 2, 64, 128, 16 }, { 3, 65, 90, 16 },
-    { 5, 31, 1152, 10 }, { 4, 200, 4097, 33 }, { 30, 9, 64, 2 },   { 2, 100, 1 << 16, 7 },
+    { 5, 31, 1152, 10 }, { 4, 200, 4097, 33 }, { 30, 9, 64, 2 },   { 2, 100, 1 << 13, 7 },
 };
 
 struct tier {
@@ -110,7 +110,7 @@ static void at_random(struct tier *t, unsigned char *rows, unsigned round)
     const struct size *s = &t->size;
     struct lsi_rng rng;
     lsi_rng_init(&rng, s->row_bytes);
-    for (int i = 0; i < 200; i++) {
+    for (int i = 0; i < 100; i++) {
         const size_t layer = lsi_rng_below(&rng, s->n_layers), b = lsi_rng_below(&rng, n_blocks(s));
         const size_t other = lsi_rng_below(&rng, n_blocks(s));
         const bool ask = lsi_rng_below(&rng, 2), again = lsi_rng_below(&rng, 4) == 0;
