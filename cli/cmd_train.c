@@ -152,9 +152,7 @@ static int finish(const struct run *r, bool stopped)
     format_seconds(took, now_seconds() - r->started);
     format_bytes(peak, (double)ls_peak_bytes());
     if (!stopped)
-        cli_note(quiet, "%llu steps in %s, last loss %.4f, peak memory %s", (unsigned long long)r->n_steps,
-                 took, r->loss, peak);
-        cli_note(quiet, "%llu steps in %s, loss %.4f, peak memory %s; the result is %s/%s",
+        cli_note(quiet, "%llu steps in %s, last loss %.4f, peak memory %s; the result is %s/%s",
                  (unsigned long long)r->n_steps, took, r->loss, peak, r->o->out,
                  r->o->lora_rank ? "adapter" : "model");
     else if (r->last.step)

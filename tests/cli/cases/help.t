@@ -34,7 +34,6 @@ Environment:
 $ longspan help > a; longspan --help > b; longspan -h > c; cmp a b && cmp b c && echo same
 same
 $ for c in generate chat perplexity tokenize info convert train verify-training plan bench merge; do longspan $c --help > a && longspan help $c > b && cmp a b && for w in Usage: Input: --help Examples: 'Exit status'; do grep -q -- "$w" a || echo "$c: no $w"; done; done
-$ for c in generate chat perplexity tokenize info convert plan bench; do longspan $c --help > a && longspan help $c > b && cmp a b && for w in Usage: Input: --help Examples: 'Exit status'; do grep -q -- "$w" a || echo "$c: no $w"; done; done
 $ longspan perplexity --help
 longspan perplexity: measure how well a model predicts a text
 
@@ -78,7 +77,6 @@ Examples:
 
 Exit status: 0 done, 1 something failed, 2 the command line is wrong, 130 interrupted by Ctrl-C.
 $ for c in generate chat perplexity tokenize info convert train verify-training plan bench merge; do longspan $c --help | awk -v c=$c 'length > 110 { print c ": " $0 }'; done
-$ for c in generate chat perplexity tokenize info convert plan bench; do longspan $c --help | awk -v c=$c 'length > 110 { print c ": " $0 }'; done
 # It fits a narrow terminal.
 $ python3 -c "import fcntl, os, pty, struct, termios; m, s = pty.openpty(); fcntl.ioctl(s, termios.TIOCSWINSZ, struct.pack('4H', 24, 60, 0, 0)); os.dup2(s, 2); os.set_inheritable(m, True); os.execlp('longspan', 'longspan', 'info', '--help')" > a; grep -A 2 -e "--kv NAME" a; sed '/^Examples/,/^$/d' a | awk 'length > 60'
       --kv NAME
