@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Golden data of training: losses, gradients and ten steps of AdamW, by transformers and PyTorch in fp64.
+"""Golden data of training: losses, gradients and ten steps of AdamW, by transformers and PyTorch in fp32 (loss_sum says
+what is not).
 
     training.py --smollm2 FILE.gguf
 
@@ -73,44 +74,20 @@ def load(path):
     return model.eval()
 
 
-class WideProduct(torch.autograd.Function):
-    """A product of fp32 matrices, summed in fp64."""
-
-    @staticmethod
-    def forward(ctx, x, w):
-        ctx.save_for_backward(x, w)
-        return (x.double() @ w.double().t()).float()
-
-    @staticmethod
-    def backward(ctx, dy):
-        x, w = (t.double() for t in ctx.saved_tensors)
-        dy = dy.double()
-        return (dy @ w).float(), (dy.flatten(0, -2).t() @ x.flatten(0, -2)).float()
-
-
-class WideLinear(torch.nn.Linear):
-    def forward(self, x):
-        return WideProduct.apply(x, self.weight)
-
-
-def with_wide_products(model):
-    for m in model.modules():
-        if type(m) is torch.nn.Linear:
-            m.__class__ = WideLinear
-    return model
-
-
 def shifted(ids, first=0, every=0):
     """Labels of a row of tokens: the next one; none before position `first`, nor at each `every`-th position."""
     labels = ids[1:] + [NO_LABEL]
     return [NO_LABEL if t < first or (every and t % every == 0) else v for t, v in enumerate(labels)]
 
 
-def loss_sum(model, ids, labels):
-    """Sum over the labelled positions of one row."""
+def loss_sum(model, ids, labels, exact=True):
+    """Sum over the labelled positions of one row, of fp32 logits in fp64.
+
+    In fp32 PyTorch's sum over SmolLM2's 49,152 logits is off by 3e-6, in every row to the same side; gradients
+    of norms, which are small sums of large terms, are then off by up to 6.5e-4."""
     logits = model(input_ids=torch.tensor([ids])).logits[0]
     target = torch.tensor(labels)
-    return F.cross_entropy(logits, target, ignore_index=NO_LABEL, reduction="sum")
+    return F.cross_entropy(logits.double() if exact else logits, target, ignore_index=NO_LABEL, reduction="sum")
 
 
 def cut(row, lengths):
@@ -119,7 +96,7 @@ def cut(row, lengths):
     return [row[b:b + n] for b, n in zip(begins, lengths)]
 
 
-def backward(model, ids, labels, documents=None):
+def backward(model, ids, labels, documents=None, exact=True):
     """Mean loss of a row; its gradients are left in the parameters.
 
     Packed documents go through the model one at a time: that is what a packed row must equal."""
@@ -129,7 +106,7 @@ def backward(model, ids, labels, documents=None):
     total = 0.0
     for part, target in zip(cut(ids, documents), cut(labels, documents)):
         if any(v != NO_LABEL for v in target):
-            loss = loss_sum(model, part, target) / n_valid
+            loss = loss_sum(model, part, target, exact) / n_valid
             loss.backward()
             total += loss.item()
     return total
@@ -184,12 +161,13 @@ def case(make, path, rows, steps, o, limit, extra=None, documents=None, about=No
 
     make() gives the model; rows and steps are (tokens, labels), of one row and of W windows."""
     loss, grads, losses, norms, moved = compute(make(), rows, steps, o, documents)
-    exactness = {}
-    for what, other in (("fp64", lambda: make().double()), ("products in fp64", lambda: with_wide_products(make()))):
-        _, far_grads, far_losses, far_norms, far_moved = compute(other(), rows, steps, o, documents)
-        exactness["fp32 against " + what] = "gradients %s, losses %.1e, norms %.1e, moved weights %s" % (
-            distance(grads, far_grads), max(abs(a / b - 1) for a, b in zip(losses, far_losses)),
-            max(abs(a / b - 1) for a, b in zip(norms, far_norms)), distance(moved, far_moved))
+    _, far_grads, far_losses, far_norms, far_moved = compute(make().double(), rows, steps, o, documents)
+    far = "gradients %s, losses %.1e, norms %.1e, moved weights %s" % (
+        distance(grads, far_grads), max(abs(a / b - 1) for a, b in zip(losses, far_losses)),
+        max(abs(a / b - 1) for a, b in zip(norms, far_norms)), distance(moved, far_moved))
+    model = make()
+    rough = backward(model, rows[0][0], rows[1][0], documents, exact=False)
+    rough = "loss %.1e, gradients %s" % (abs(loss / rough - 1), distance(gradients(model), grads))
     t = probes.table(grads, limit)
     t.update(probes.table(moved, limit, "moved_"))
     t.update(extra or {})
@@ -201,7 +179,8 @@ def case(make, path, rows, steps, o, limit, extra=None, documents=None, about=No
     t["adamw"] = torch.tensor([o[k] for k in ("lr", "beta1", "beta2", "eps", "decay", "clip")], dtype=torch.float64)
     if documents:
         t["documents"] = torch.tensor(documents, dtype=torch.int32)
-    golden.write(path, t, dict(about or {}, **{"sample limit": str(limit)}, **exactness))
+    golden.write(path, t, dict(about or {}, **{
+        "sample limit": str(limit), "from fp64": far, "with PyTorch's loss in fp32": rough}))
 
 
 def random_rows(n_rows, vocab, seed):
@@ -258,7 +237,7 @@ def real(file):
     with torch.no_grad():
         theirs = model(input_ids=torch.tensor([row]), labels=torch.tensor([row])).loss.item()
         ours = loss_sum(model, row, shifted(row)).item() / (REAL_SEQ - 1)
-    assert abs(theirs - ours) < 1e-5, "not the loss that transformers computes"
+    assert abs(theirs / ours - 1) < 1e-5, "not the loss that transformers computes"
     del model
     case(lambda: load(file), output("smollm2"), ([row], [shifted(row)]),
          (windows, [shifted(w) for w in windows]), REAL_ADAMW, REAL_LIMIT, extra={"text": given["text"]},

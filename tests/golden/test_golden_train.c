@@ -312,8 +312,8 @@ static void test_adapters(void)
     check_case("lora-gemma3-linear", "gemma3-linear", true);
 }
 
-/* The real model: 512 tokens' gradients, ten steps of 256 tokens. What fp32 itself is uncertain by, the file
- * says: 6.5e-4 in the norm of one layer, where terms cancel. */
+/* The real model: 512 tokens' gradients, ten steps of 256 tokens. PyTorch's loss is taken in fp64 there: in
+ * fp32 its gradients are 6.7e-4 from exact ones (the file says so). */
 static void test_smollm2(void)
 {
     static const struct way real[] = {
@@ -328,7 +328,7 @@ static void test_smollm2(void)
     snprintf(r.model, sizeof r.model, "%s", path);
     for (size_t i = 0; i < sizeof real / sizeof *real; i++) {
         ls_train_options o = options(&r, &real[i]);
-        check_gradients(&r, &real[i], &o, 1e-3);
+        check_gradients(&r, &real[i], &o, 1e-4);
         o.clip = 0;
         check_steps(&r, &real[i], &o, 1e-3, 1e-2);
     }
