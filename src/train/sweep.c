@@ -219,7 +219,7 @@ static ls_status head(struct sweep *w, bool backward, ls_error *err)
         const bool last = v.end == w->n;
         if (v.n > 0 && !(w->ends_only && row > 0 && !last))
             head_piece(w, &v, backward);
-        else if (backward)
+        else if (backward && v.n == 0)
             scatter(w, &v, NULL);
         LSI_TRY(tick(w, v.end - row, err));
         row = v.end;

@@ -445,8 +445,8 @@ ls_status ls_trainer_eval(ls_trainer *t, const ls_train_sequence *seq, double *l
 /* ---- a dry step -------------------------------------------------------------------------------------------
  */
 
-/* Write to every page, so that the system gives it. */
-/* Write what is there: tables of pages and of kept activations lie in the arena, too. */
+/* Write to every page, so that the system gives it: what is there, since tables of pages and of kept
+ * activations lie in the arena, too. */
 static void touch(const struct lsi_arena *a)
 {
     volatile unsigned char *p = a->base;
@@ -462,6 +462,7 @@ ls_status lsi_trainer_dry_step(ls_trainer *t, ls_error *err)
     struct lsi_sequence_job job = { .t = t, .seq = &seq, .alpha = 1.0f / (float)n };
     if (!ids)
         return lsi_fail(err, LS_E_NOMEM, "out of memory for %zu tokens", n);
+    touch(&t->states);
     touch(&t->work);
     touch(&t->exec.scratch);
     zero_gradients(t);
