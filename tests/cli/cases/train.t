@@ -128,3 +128,6 @@ $ longspan train -m "$MODEL" --data cut.jsonl --seq 60 --out c
 $ longspan train -m "$MODEL" --seq 3000 --dry-step --json -q | field seq mode
 3000
 "sweep"
+$ for clip in 0 1; do longspan train -m "$MODEL" --seq 3000 --block 100 --head-chunks 9 --clip $clip --dry-step --json -q | field seq; done
+3000
+3000
