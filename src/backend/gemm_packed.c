@@ -24,9 +24,11 @@ bool lsi_gemm_packed_wins(uint64_t features)
 #endif
 }
 
+/* Sums of fp32 values are cut at half the length: shorter runs round less, and fp32 is the mode of reference.
+ */
 size_t lsi_gemm_chunk(enum lsi_gemm_kind kind, size_t n)
 {
-    const size_t most = kind == LSI_GEMM_BF16 ? 2 * LSI_GEMM_CHUNK : LSI_GEMM_CHUNK;
+    const size_t most = kind == LSI_GEMM_BF16 ? 2 * LSI_GEMM_CHUNK : LSI_GEMM_CHUNK / 2;
     const size_t even = lsi_div_up(n, lsi_max_size(1, lsi_div_up(n, most)));
     return lsi_round_up(lsi_max_size(1, even), 256);
 }
