@@ -354,6 +354,18 @@ def case_refused(folder):
     check("after that the directory can be used", status == 0, (status, err))
 
 
+def case_not_finite(folder):
+    run = Run(folder, "run", "--save-every", 1)
+    status, _, err = run.go(2)
+    check("a run begins", status == 0, (status, err))
+    status, _, err = run.go(50, "--resume", "--lr", 1000, "--weight-decay", 1000)
+    done = run.lines()
+    check("numbers that grow too large end it in a sentence", status == 1 and one_sentence(err)
+          and f"step {done + 1}:" in err and "not finite" in err, (status, done, err))
+    check("the checkpoint before is kept", run.checkpoints()[-1:] == [f"step-{done:08}.safetensors"],
+          (done, run.checkpoints()))
+
+
 def case_families(folder):
     for name in sorted(os.listdir(MODELS)):
         run = Run(folder, name, model=("-m", os.path.join(MODELS, name)))
