@@ -150,7 +150,7 @@ static void test_blocks(void)
             if (!(fabsf(one[k] - other[k]) <= max))
                 max = fabsf(one[k] - other[k]);
         fprintf(stderr, "    blocks of %zu: %.2e from one block\n", blocks[b], (double)max);
-        CHECK(max <= 1.5e-4f);
+        CHECK(max <= 1e-4f);
     }
     free(one);
     free(other);
