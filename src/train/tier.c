@@ -45,16 +45,22 @@ static int transfer(int fd, unsigned char *rows, size_t n, off_t at, bool write)
     return 0;
 }
 
-static struct lsi_tier_slot *oldest(struct lsi_tier *t)
+static struct lsi_tier_slot *first_in(struct lsi_tier *t, int state)
 {
     struct lsi_tier_slot *first = NULL;
     for (int i = 0; i < LSI_TIER_SLOTS; i++) {
         struct lsi_tier_slot *s = &t->slots[i];
-        if ((s->state == LSI_SLOT_WRITING || s->state == LSI_SLOT_READING) &&
-            (!first || s->order < first->order))
+        if ((int)s->state == state && (!first || s->order < first->order))
             first = s;
     }
     return first;
+}
+
+/* The request to serve next. */
+static struct lsi_tier_slot *oldest(struct lsi_tier *t)
+{
+    struct lsi_tier_slot *w = first_in(t, LSI_SLOT_WRITING), *r = first_in(t, LSI_SLOT_READING);
+    return w && r ? (w->order < r->order ? w : r) : w ? w : r;
 }
 
 static void *serve(void *arg)
@@ -155,15 +161,15 @@ void *lsi_tier_at(const struct lsi_tier *t, size_t layer, size_t row)
     return t->memory ? t->memory + (layer * t->n_rows + row) * t->row_bytes : NULL;
 }
 
-/* A slot that is free, or (wait) will be. */
-static struct lsi_tier_slot *free_slot(struct lsi_tier *t, bool wait)
+/* A slot for rows that are needed now. Those of the oldest prefetch nobody came for are given up, or a
+ * reader would wait for ever once such prefetches fill every slot. */
+static struct lsi_tier_slot *free_slot(struct lsi_tier *t)
 {
     for (;;) {
-        for (int i = 0; i < LSI_TIER_SLOTS; i++)
-            if (t->slots[i].state == LSI_SLOT_FREE)
-                return &t->slots[i];
-        if (!wait)
-            return NULL;
+        struct lsi_tier_slot *s = first_in(t, LSI_SLOT_FREE);
+        s = s ? s : first_in(t, LSI_SLOT_READY);
+        if (s)
+            return s;
         pthread_cond_wait(&t->done, &t->lock);
     }
 }
@@ -187,7 +193,7 @@ void lsi_tier_write(struct lsi_tier *t, size_t layer, size_t row, size_t n, cons
         return;
     }
     pthread_mutex_lock(&t->lock);
-    struct lsi_tier_slot *s = free_slot(t, true);
+    struct lsi_tier_slot *s = free_slot(t);
     memcpy(s->rows, rows, n * t->row_bytes);
     request(t, s, LSI_SLOT_WRITING, layer, row, n);
     pthread_mutex_unlock(&t->lock);
@@ -209,7 +215,7 @@ void lsi_tier_prefetch(struct lsi_tier *t, size_t layer, size_t row, size_t n)
     if (!t->in_file)
         return;
     pthread_mutex_lock(&t->lock);
-    struct lsi_tier_slot *s = find(t, layer, row) ? NULL : free_slot(t, false);
+    struct lsi_tier_slot *s = find(t, layer, row) ? NULL : first_in(t, LSI_SLOT_FREE);
     if (s)
         request(t, s, LSI_SLOT_READING, layer, row, n);
     pthread_mutex_unlock(&t->lock);
@@ -222,11 +228,12 @@ const void *lsi_tier_read(struct lsi_tier *t, size_t layer, size_t row, size_t n
     pthread_mutex_lock(&t->lock);
     struct lsi_tier_slot *s = find(t, layer, row);
     if (!s) {
-        s = free_slot(t, true);
+        s = free_slot(t);
         request(t, s, LSI_SLOT_READING, layer, row, n);
     }
     while (s->state == LSI_SLOT_READING)
         pthread_cond_wait(&t->done, &t->lock);
+    s->state = LSI_SLOT_HELD;
     pthread_mutex_unlock(&t->lock);
     return s->rows;
 }

@@ -17,7 +17,8 @@ struct lsi_tier_slot {
         LSI_SLOT_FREE,
         LSI_SLOT_WRITING,
         LSI_SLOT_READING,
-        LSI_SLOT_READY,
+        LSI_SLOT_READY, /* read, and not fetched yet */
+        LSI_SLOT_HELD,
     } state;
     size_t layer, row, n;
     uint64_t order; /* requests are served in this order */
@@ -56,7 +57,7 @@ void lsi_tier_close(struct lsi_tier *t);
 void lsi_tier_write(struct lsi_tier *t, size_t layer, size_t row, size_t n, const void *rows);
 /** Where rows lie in memory, NULL for a file. */
 void *lsi_tier_at(const struct lsi_tier *t, size_t layer, size_t row);
-/** Ask for rows that will be wanted soon. */
+/** Ask for rows that will be wanted soon: a hint, forgotten when there is no room for it. */
 void lsi_tier_prefetch(struct lsi_tier *t, size_t layer, size_t row, size_t n);
 /** The rows, until the next call of lsi_tier_release. A failed transfer gives rows of old values; _status
  * tells. */

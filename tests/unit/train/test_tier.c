@@ -169,6 +169,27 @@ static void test_write_then_read(void)
     free(rows);
 }
 
+/* Prefetches that nobody comes for fill every slot; who needs rows, or room to write, gets it all the same.
+ */
+static void test_prefetched_in_vain(void)
+{
+    const struct size *s = &sizes[5];
+    unsigned char *rows = malloc(s->block * s->row_bytes);
+    struct tier t;
+    REQUIRE(rows != NULL);
+    make(&t, s, true);
+    for (int i = 0; i < 2; i++) {
+        write_all(&t, rows, 0);
+        for (size_t k = 0; k <= LSI_TIER_SLOTS; k++)
+            lsi_tier_prefetch(&t.t, 1, k * s->block, rows_of(s, k));
+        for (size_t k = 0; k < LSI_TIER_SLOTS; k++)
+            check_block(&t, 2 + k % 2, k / 2, rows, 0);
+        check_block(&t, 1, 1, rows, 0);
+    }
+    finish(&t);
+    free(rows);
+}
+
 /* The transfers that are under way end; nobody waits for the others. */
 static void test_close_in_the_middle(void)
 {
@@ -305,8 +326,13 @@ static void test_failed_step(void)
 int main(int argc, char **argv)
 {
     static const struct test tests[] = {
-        TEST(test_rows),        TEST(test_write_then_read), TEST(test_close_in_the_middle),
-        TEST(test_no_room),     TEST(test_failed_writes),   TEST(test_failed_reads),
+        TEST(test_rows),
+        TEST(test_write_then_read),
+        TEST(test_close_in_the_middle),
+        TEST(test_prefetched_in_vain),
+        TEST(test_no_room),
+        TEST(test_failed_writes),
+        TEST(test_failed_reads),
         TEST(test_failed_step),
     };
     tiny_dir(dir, sizeof dir);
