@@ -1,6 +1,8 @@
 /* The list of cache policies and the reader of --kv texts. */
 #include "cache/cache.h"
 
+#include <errno.h>
+#include <stdlib.h>
 #include <string.h>
 
 static const struct lsi_cache_policy *const policies[] = {
@@ -16,32 +18,170 @@ static const struct {
     { "fp32", LSI_KV_F32 },
 };
 
+const struct lsi_cache_policy *lsi_cache_policy_at(size_t i)
+{
+    return i < LSI_LEN(policies) ? policies[i] : NULL;
+}
+
+/* ---- reading ------------------------------------------------------------------------------ */
+
+struct item {
+    const char *text;
+    size_t n;
+};
+
+static bool is(const struct item *it, const char *word)
+{
+    return strlen(word) == it->n && memcmp(word, it->text, it->n) == 0;
+}
+
+/* Place of a word in a list "a|b|c", or -1. */
+static int64_t choice(const char *choices, const struct item *it)
+{
+    for (int64_t i = 0;; i++) {
+        const size_t n = strcspn(choices, "|");
+        if (n == it->n && memcmp(choices, it->text, n) == 0)
+            return i;
+        if (choices[n] == '\0')
+            return -1;
+        choices += n + 1;
+    }
+}
+
+static ls_status parse_value(struct lsi_cache_value *v, const char *policy, const struct lsi_cache_key *key,
+                             const struct item *it, ls_error *err)
+{
+    *v = (struct lsi_cache_value){ .percent = -1 };
+    if (key->choices) {
+        v->n = choice(key->choices, it);
+        if (v->n >= 0)
+            return LS_OK;
+        return lsi_fail(err, LS_E_INVAL, "--kv %s: %s is '%.*s': choose %s", policy, key->name, (int)it->n,
+                        it->text, key->choices);
+    }
+    char text[40], *end = text;
+    snprintf(text, sizeof text, "%.*s", (int)lsi_min_size(it->n, sizeof text - 1), it->text);
+    errno = 0;
+    if (key->percent && it->n > 1 && it->text[it->n - 1] == '%') {
+        v->percent = strtod(text, &end);
+        if (end == text + it->n - 1 && errno == 0 && v->percent > 0 && v->percent <= 100)
+            return LS_OK;
+        return lsi_fail(err, LS_E_INVAL,
+                        "--kv %s: %s is '%.*s': a share of the prompt is above 0%% and at most "
+                        "100%%",
+                        policy, key->name, (int)it->n, it->text);
+    }
+    v->n = strtoll(text, &end, 10);
+    if (it->n > 0 && end == text + it->n && errno == 0 && v->n >= key->low && v->n <= key->high)
+        return LS_OK;
+    return lsi_fail(err, LS_E_INVAL, "--kv %s: %s is '%.*s': it takes a whole number from %lld to %lld%s",
+                    policy, key->name, (int)it->n, it->text, (long long)key->low, (long long)key->high,
+                    key->percent ? ", or a share of the prompt such as 10%" : "");
+}
+
+/* The keys and precisions of a policy, for errors. */
+static void list_items(const struct lsi_cache_policy *p, char *out, size_t cap)
+{
+    size_t used = 0;
+    for (size_t i = 0; i < p->n_keys && used < cap; i++)
+        used += (size_t)snprintf(out + used, cap - used, "%s=, ", p->keys[i].name);
+    for (size_t f = 0; f < LSI_LEN(formats) && used < cap; f++)
+        used += (size_t)snprintf(out + used, cap - used, "%s%s",
+                                 f == 0                     ? ""
+                                 : f + 1 < LSI_LEN(formats) ? ", "
+                                                            : " or ",
+                                 formats[f].name);
+}
+
+static ls_status parse_item(struct lsi_cache_spec *spec, bool *given, const struct item *it, ls_error *err)
+{
+    const struct lsi_cache_policy *p = spec->policy;
+    const char *eq = memchr(it->text, '=', it->n);
+    const struct item name = { it->text, eq ? (size_t)(eq - it->text) : it->n };
+
+    for (size_t f = 0; !eq && f < LSI_LEN(formats); f++)
+        if (is(it, formats[f].name)) {
+            spec->format = formats[f].format;
+            return LS_OK;
+        }
+    for (size_t i = 0; eq && i < p->n_keys; i++)
+        if (is(&name, p->keys[i].name)) {
+            const struct item value = { eq + 1, it->n - name.n - 1 };
+            if (given[i])
+                return lsi_fail(err, LS_E_INVAL, "--kv %s: %s is given twice", p->name, p->keys[i].name);
+            given[i] = true;
+            return parse_value(&spec->value[i], p->name, &p->keys[i], &value, err);
+        }
+    char known[256] = "";
+    list_items(p, known, sizeof known);
+    return lsi_fail(err, LS_E_INVAL, "--kv %s does not know '%.*s': it takes %s", p->name, (int)it->n,
+                    it->text, known);
+}
+
+static ls_status set_defaults(struct lsi_cache_spec *spec, const bool *given, ls_error *err)
+{
+    const struct lsi_cache_policy *p = spec->policy;
+    for (size_t i = 0; i < p->n_keys; i++) {
+        const struct lsi_cache_key *key = &p->keys[i];
+        if (given[i])
+            continue;
+        if (!key->normal)
+            return lsi_fail(err, LS_E_INVAL, "--kv %s takes %s=: %s", p->name, key->name, key->help);
+        const struct item it = { key->normal, strlen(key->normal) };
+        LSI_TRY(parse_value(&spec->value[i], p->name, key, &it, err));
+    }
+    return LS_OK;
+}
+
 ls_status lsi_cache_parse(struct lsi_cache_spec *spec, const char *text, ls_error *err)
 {
     if (!text || !*text)
         text = "full";
-    const size_t n = strcspn(text, ":");
-    for (size_t i = 0; i < LSI_LEN(policies); i++) {
-        if (strlen(policies[i]->name) != n || strncmp(policies[i]->name, text, n) != 0)
-            continue;
-        *spec = (struct lsi_cache_spec){ policies[i], LSI_KV_BF16 };
-        if (text[n] == '\0')
-            return LS_OK;
-        for (size_t f = 0; f < LSI_LEN(formats); f++)
-            if (strcmp(text + n + 1, formats[f].name) == 0) {
-                spec->format = formats[f].format;
-                return LS_OK;
-            }
-        return lsi_fail(err, LS_E_INVAL, "unknown precision '%s' of the KV cache: choose bf16, q8 or fp32",
-                        text + n + 1);
+    const struct item name = { text, strcspn(text, ":") };
+    bool given[LSI_CACHE_KEYS] = { false };
+
+    *spec = (struct lsi_cache_spec){ .format = LSI_KV_BF16 };
+    for (size_t i = 0; i < LSI_LEN(policies); i++)
+        if (is(&name, policies[i]->name))
+            spec->policy = policies[i];
+    if (!spec->policy) {
+        char known[128] = "";
+        for (size_t i = 0, used = 0; i < LSI_LEN(policies) && used < sizeof known; i++)
+            used +=
+                (size_t)snprintf(known + used, sizeof known - used, "%s%s", i ? ", " : "", policies[i]->name);
+        return lsi_fail(err, LS_E_INVAL,
+                        "unknown KV cache '%.*s': choose %s ('longspan help kv' explains them)", (int)name.n,
+                        text, known);
     }
-    return lsi_fail(err, LS_E_INVAL, "unknown KV cache '%s': choose full, full:bf16, full:q8 or full:fp32",
-                    text);
+    for (const char *at = text + name.n; *at;) {
+        const struct item it = { at + 1, strcspn(at + 1, ",") };
+        LSI_TRY(parse_item(spec, given, &it, err));
+        at = it.text + it.n;
+    }
+    return set_defaults(spec, given, err);
+}
+
+/* ---- writing ------------------------------------------------------------------------------- */
+
+static size_t value_text(const struct lsi_cache_key *key, const struct lsi_cache_value *v, char *out,
+                         size_t cap)
+{
+    if (v->percent >= 0)
+        return (size_t)snprintf(out, cap, "%s=%g%%,", key->name, v->percent);
+    if (!key->choices)
+        return (size_t)snprintf(out, cap, "%s=%lld,", key->name, (long long)v->n);
+    const char *word = key->choices;
+    for (int64_t i = 0; i < v->n; i++)
+        word += strcspn(word, "|") + 1;
+    return (size_t)snprintf(out, cap, "%s=%.*s,", key->name, (int)strcspn(word, "|"), word);
 }
 
 void lsi_cache_spec_name(const struct lsi_cache_spec *spec, char *out, size_t cap)
 {
-    for (size_t f = 0; f < LSI_LEN(formats); f++)
+    size_t used = (size_t)snprintf(out, cap, "%s:", spec->policy->name);
+    for (size_t i = 0; i < spec->policy->n_keys && used < cap; i++)
+        used += value_text(&spec->policy->keys[i], &spec->value[i], out + used, cap - used);
+    for (size_t f = 0; f < LSI_LEN(formats) && used < cap; f++)
         if (formats[f].format == spec->format)
-            snprintf(out, cap, "%s:%s", spec->policy->name, formats[f].name);
+            snprintf(out + used, cap - used, "%s", formats[f].name);
 }

@@ -11,29 +11,40 @@
  *     commit(n)                       the length grows: the rows are part of the sequence
  *
  * Without commit the rows never were: a cancelled block leaves the cache as it was.
+ * After the last block of a prompt:
+ *
+ *     settle()                        what was said is over: compress it as the policy does
+ *
+ * A prompt is what one call of the caller appends, when that is more than one token. A single
+ * token is a step of decoding.
  */
 #ifndef LSI_CACHE_H
 #define LSI_CACHE_H
 
 #include "ops/backward.h"
+#include "ops/cache_ops.h"
 
 struct lsi_cache_shape {
-    size_t L;     /* layers */
-    size_t H;     /* query heads */
-    size_t G;     /* kv heads */
-    size_t D;     /* values per head */
-    size_t n_ctx; /* most tokens of a sequence */
+    size_t L;            /* layers */
+    size_t H;            /* query heads */
+    size_t G;            /* kv heads */
+    size_t D;            /* values per head */
+    size_t n_ctx;        /* most tokens of a sequence; policies that hold a fixed number keep going beyond */
+    size_t n_rows;       /* most rows of a block */
+    size_t window;       /* of the layers that slide; 0: none does */
+    const bool *sliding; /* [L], or NULL; lives as long as the cache */
 };
 
 /* A block of query rows of one layer; rows are those of the last append. */
 struct lsi_cache_query {
-    const float *q; /* [T][H*D], row stride ldq */
+    const float *q; /* [T][H*D], row stride ldq; rotated */
     float *out;     /* [T][H*D], row stride ldo; may equal q */
     float *lse;     /* [T][H] or NULL */
     size_t ldq, ldo;
     size_t T;
     size_t window; /* 0: none */
     float scale;
+    const struct lsi_rope *rope; /* how q and the keys were rotated: for policies that give other positions */
 };
 
 /* The gradient of a query of the same rows: lsi_op_attention_backward. */
@@ -48,24 +59,77 @@ struct lsi_cache_gradient {
     float scale;
 };
 
+/** The sliding window of a layer, 0: it sees everything before it. */
+static inline size_t lsi_cache_window(const struct lsi_cache_shape *s, size_t layer)
+{
+    return s->sliding && s->sliding[layer] ? s->window : 0;
+}
+
+/* ---- what a --kv text asks for ------------------------------------------------------ */
+
+#define LSI_CACHE_KEYS 12
+
+/* A key of a policy: "name=value" in a --kv text. */
+struct lsi_cache_key {
+    const char *name;
+    const char *help;    /* with the unit */
+    const char *normal;  /* default, as it would be written; NULL: must be given */
+    int64_t low, high;   /* of a whole number */
+    bool percent;        /* may be "10%" of the prompt */
+    const char *choices; /* words instead of a number, '|' between them; NULL: a number */
+};
+
+struct lsi_cache_value {
+    int64_t n;      /* number, or place among the choices */
+    double percent; /* of the tokens of the first prompt; < 0: n counts */
+};
+
+struct lsi_cache_spec {
+    const struct lsi_cache_policy *policy;
+    enum lsi_kv_format format;
+    struct lsi_cache_value value[LSI_CACHE_KEYS]; /* as policy->keys */
+};
+
 struct lsi_cache {
     const struct lsi_cache_policy *policy;
     struct lsi_cache_shape shape;
-    enum lsi_kv_format format;
-    size_t length; /* tokens committed */
+    struct lsi_cache_spec spec;
+    size_t length; /* tokens committed: the position of the next one */
     const ls_alloc *alloc;
 };
 
+/* ---- state as bytes ------------------------------------------------------------------ */
+
+/*
+ * Visits the state of a cache, to write it or to read it back: one function of a policy does both, so
+ * that they cannot differ. Reading, `bytes` fills what it is given.
+ */
+struct lsi_cache_io {
+    bool reading;
+    ls_status (*bytes)(struct lsi_cache_io *io, void *data, size_t n, ls_error *err);
+    /* A page of keys and values; reading, *page may be replaced by one that is mapped from the file. */
+    ls_status (*page)(struct lsi_cache_io *io, void **page, size_t n, ls_error *err);
+};
+
+/* ---- the policy ----------------------------------------------------------------------- */
+
 struct lsi_cache_policy {
     const char *name;
+    const char *summary;              /* one line for the help */
+    const struct lsi_cache_key *keys; /* [n_keys] */
+    size_t n_keys;
+    bool endless; /* the length may exceed n_ctx */
+    bool lossy;   /* rewind works within limits only */
 
+    /** (optional) What the values mean together: an error names the key and the fix. */
+    ls_status (*check)(const struct lsi_cache_spec *spec, const struct lsi_cache_shape *shape, ls_error *err);
     /** Bytes held with n tokens (nothing is allocated); SIZE_MAX when no size_t holds them. */
-    size_t (*plan)(const struct lsi_cache_shape *shape, enum lsi_kv_format format, size_t n_tokens);
+    size_t (*plan)(const struct lsi_cache_shape *shape, const struct lsi_cache_spec *spec, size_t n_tokens);
     ls_status (*create)(struct lsi_cache **cache, const struct lsi_cache_shape *shape,
-                        enum lsi_kv_format format, const ls_alloc *alloc, ls_error *err);
+                        const struct lsi_cache_spec *spec, const ls_alloc *alloc, ls_error *err);
     void (*free)(struct lsi_cache *cache);
 
-    /** Room for n_rows more rows. On failure the cache is as before. */
+    /** Room for n_rows (<= shape.n_rows) more rows. On failure the cache is as before. */
     ls_status (*reserve)(struct lsi_cache *cache, size_t n_rows, ls_error *err);
     /** Keys (rotated) and values of the rows that follow `length`, [n_rows][G*D]. */
     void (*append)(struct lsi_cache *cache, struct lsi_exec *ex, size_t layer, const float *k, size_t ldk,
@@ -73,6 +137,8 @@ struct lsi_cache_policy {
     void (*attend)(struct lsi_cache *cache, struct lsi_exec *ex, size_t layer,
                    const struct lsi_cache_query *q);
     void (*commit)(struct lsi_cache *cache, size_t n_rows);
+    /** (optional) The rows since the last settle were a prompt, which is complete. */
+    void (*settle)(struct lsi_cache *cache, struct lsi_exec *ex);
     /** (optional) Training: the gradient of attend. */
     void (*attend_backward)(struct lsi_cache *cache, struct lsi_exec *ex, size_t layer,
                             const struct lsi_cache_gradient *g);
@@ -82,25 +148,50 @@ struct lsi_cache_policy {
      * `length` on.
      */
     size_t (*positions)(const struct lsi_cache *cache, size_t row, size_t n_rows, int64_t *pos0);
+    /** (optional) Scratch of the exec that attend and settle take beyond lsi_op_attention_scratch. */
+    size_t (*scratch)(const struct lsi_exec *ex, const struct lsi_cache_shape *shape,
+                      const struct lsi_cache_spec *spec);
 
-    /** Keep the first n_tokens. Afterwards the cache is what it was with them. */
+    /**
+     * Keep the first n_tokens. Afterwards the cache is what it was with them. LS_E_UNSUPPORTED when what they
+     * need is gone, and nothing has changed; n_tokens = 0 always succeeds and clears everything.
+     */
     ls_status (*rewind)(struct lsi_cache *cache, size_t n_tokens, ls_error *err);
     /** Bytes held now. */
     size_t (*bytes)(const struct lsi_cache *cache);
+    /** (optional; NULL: bytes) Bytes that the next step of decoding reads. */
+    size_t (*bytes_read)(const struct lsi_cache *cache);
     /** (optional) Benchmarks: repeat what is held until n_tokens are. */
     ls_status (*tile)(struct lsi_cache *cache, size_t n_tokens, ls_error *err);
+    /** Another cache with the same tokens, which shares pages until one of the two writes to them. */
+    ls_status (*fork)(const struct lsi_cache *cache, struct lsi_cache **copy, ls_error *err);
+    /** (optional) Write the state, or read it into a cache that create has just made with the same shape and
+     * spec. */
+    ls_status (*state)(struct lsi_cache *cache, struct lsi_cache_io *io, ls_error *err);
+    /**
+     * The tokens that a query of kv head g of a layer can see now, ascending: their number, and where they
+     * stand in the sequence unless pos is NULL.
+     */
+    size_t (*kept)(const struct lsi_cache *cache, size_t layer, size_t g, int64_t *pos);
 };
 
-/* What a --kv text asks for. */
-struct lsi_cache_spec {
-    const struct lsi_cache_policy *policy;
-    enum lsi_kv_format format;
-};
-
-/** "full", "full:bf16|q8|fp32". NULL means "full:bf16". The error names the choices. */
+/**
+ * "NAME", or "NAME:item,item" with items "key=value" or a precision bf16, q8, fp32. NULL means "full:bf16".
+ * The error names the choices.
+ */
 ls_status lsi_cache_parse(struct lsi_cache_spec *spec, const char *text, ls_error *err);
-/** "full:bf16" … */
+/** The spec as a text that lsi_cache_parse reads: "full:bf16", "h2o:heavy=64,recent=64,bf16" … */
 void lsi_cache_spec_name(const struct lsi_cache_spec *spec, char *out, size_t cap);
+/** Index of a policy in the list that help and errors show; NULL beyond the last. */
+const struct lsi_cache_policy *lsi_cache_policy_at(size_t i);
+
+/** A value as a number of tokens: percentages are of n_prompt tokens, rounded down, at least 1. */
+static inline size_t lsi_cache_tokens(const struct lsi_cache_value *v, size_t n_prompt)
+{
+    if (v->percent < 0)
+        return (size_t)v->n;
+    return lsi_max_size(1, (size_t)(v->percent / 100.0 * (double)n_prompt));
+}
 
 extern const struct lsi_cache_policy lsi_cache_full; /* cache_full.c */
 

@@ -1,24 +1,19 @@
 /*
  * The full cache: every key and value, attended exactly.
  *
- * Tokens lie in slabs of LSI_KV_PAGE tokens; a slab holds one page of each layer
- * (layout: kernels/kv_layout.h). Growing adds slabs and never moves one:
- *
- *     slab 0                slab 1               …
- *     [layer 0 | 1 | … ]    [layer 0 | 1 | … ]
- *
- * pages[layer][i] points into slab i, so that attention walks one layer's column.
+ * Tokens lie in pages of LSI_KV_PAGE tokens, one table of pages for each layer (kv_pages.h; layout of a
+ * page: kernels/kv_layout.h). Growing adds pages and never moves one.
  */
 #include "cache/cache.h"
+#include "cache/kv_pages.h"
 
 #include <string.h>
 
 struct cache_full {
     struct lsi_cache base;
     size_t page_bytes; /* of one layer */
-    size_t n_slabs;
-    size_t cap_slabs; /* columns of `pages` */
-    void **pages;     /* [L][cap_slabs] */
+    struct lsi_page_pool *pool;
+    struct lsi_kv_pages *layers; /* [L], of equal length */
 };
 
 static struct cache_full *full(struct lsi_cache *c)
@@ -26,31 +21,11 @@ static struct cache_full *full(struct lsi_cache *c)
     return (struct cache_full *)c;
 }
 
-static size_t slab_bytes(const struct cache_full *c)
-{
-    return c->page_bytes * c->base.shape.L;
-}
-
-/* Slabs come straight from the system (large pages, touched when used) unless the caller brought an
- * allocator. */
-static void *slab_alloc(const struct cache_full *c)
-{
-    return c->base.alloc ? lsi_calloc(c->base.alloc, slab_bytes(c), 1) : lsi_pages_alloc(slab_bytes(c));
-}
-
-static void slab_free(const struct cache_full *c, void *slab)
-{
-    if (c->base.alloc)
-        lsi_free(c->base.alloc, slab, slab_bytes(c));
-    else
-        lsi_pages_free(slab, slab_bytes(c));
-}
-
-static size_t plan(const struct lsi_cache_shape *shape, enum lsi_kv_format format, size_t n_tokens)
+static size_t plan(const struct lsi_cache_shape *shape, const struct lsi_cache_spec *spec, size_t n_tokens)
 {
     size_t pages, total;
     if (!lsi_mul_size(lsi_div_up(n_tokens, LSI_KV_PAGE), shape->L, &pages) ||
-        !lsi_mul_size(pages, lsi_kv_page_bytes(format, shape->G, shape->D), &total))
+        !lsi_mul_size(pages, lsi_kv_page_bytes(spec->format, shape->G, shape->D), &total))
         return SIZE_MAX;
     return total;
 }
@@ -60,43 +35,49 @@ static void free_full(struct lsi_cache *cache)
     struct cache_full *c = full(cache);
     if (!c)
         return;
-    for (size_t i = 0; i < c->n_slabs; i++)
-        slab_free(c, c->pages[i]); /* layer 0 starts its slab */
-    lsi_free(cache->alloc, c->pages, cache->shape.L * c->cap_slabs * sizeof *c->pages);
+    for (size_t l = 0; c->layers && l < cache->shape.L; l++)
+        lsi_kv_pages_cut(&c->layers[l], 0);
+    lsi_free(cache->alloc, c->layers, cache->shape.L * sizeof *c->layers);
+    lsi_page_pool_unref(c->pool);
     lsi_free(cache->alloc, c, sizeof *c);
 }
 
-static ls_status create(struct lsi_cache **cache, const struct lsi_cache_shape *shape,
-                        enum lsi_kv_format format, const ls_alloc *alloc, ls_error *err)
+/* An empty cache over a pool (a reference of it becomes the cache's), or NULL. */
+static struct cache_full *make(const struct lsi_cache *like, struct lsi_page_pool *pool)
 {
-    struct cache_full *c = lsi_calloc(alloc, 1, sizeof *c);
-    if (!c)
-        return lsi_fail(err, LS_E_NOMEM, "out of memory for the KV cache");
-    c->base =
-        (struct lsi_cache){ .policy = &lsi_cache_full, .shape = *shape, .format = format, .alloc = alloc };
-    c->page_bytes = lsi_kv_page_bytes(format, shape->G, shape->D);
-    *cache = &c->base;
-    return LS_OK;
+    struct cache_full *c = lsi_calloc(like->alloc, 1, sizeof *c);
+    if (!c) {
+        lsi_page_pool_unref(pool);
+        return NULL;
+    }
+    c->base = *like;
+    c->base.length = 0;
+    c->page_bytes = lsi_kv_page_bytes(like->spec.format, like->shape.G, like->shape.D);
+    c->pool = pool;
+    c->layers = lsi_calloc(like->alloc, like->shape.L, sizeof *c->layers);
+    if (!c->layers) {
+        free_full(&c->base);
+        return NULL;
+    }
+    for (size_t l = 0; l < like->shape.L; l++)
+        lsi_kv_pages_init(&c->layers[l], pool);
+    return c;
 }
 
-/* Room for n slabs in the page table. */
-static bool grow_table(struct cache_full *c, size_t n)
+static ls_status create(struct lsi_cache **cache, const struct lsi_cache_shape *shape,
+                        const struct lsi_cache_spec *spec, const ls_alloc *alloc, ls_error *err)
 {
-    if (n <= c->cap_slabs)
-        return true;
-    const size_t L = c->base.shape.L, cap = lsi_max_size(n, lsi_max_size(16, 2 * c->cap_slabs));
-    size_t cells;
-    if (!lsi_mul_size(L, cap, &cells))
-        return false;
-    void **pages = lsi_calloc(c->base.alloc, cells, sizeof *pages);
-    if (!pages)
-        return false;
-    for (size_t l = 0; c->n_slabs > 0 && l < L; l++)
-        memcpy(pages + l * cap, c->pages + l * c->cap_slabs, c->n_slabs * sizeof *pages);
-    lsi_free(c->base.alloc, c->pages, L * c->cap_slabs * sizeof *pages);
-    c->pages = pages;
-    c->cap_slabs = cap;
-    return true;
+    const struct lsi_cache like = {
+        .policy = &lsi_cache_full, .shape = *shape, .spec = *spec, .alloc = alloc
+    };
+    struct lsi_page_pool *pool;
+    LSI_TRY(lsi_page_pool_create(&pool, lsi_kv_page_bytes(spec->format, shape->G, shape->D), shape->L, alloc,
+                                 err));
+    struct cache_full *c = make(&like, pool);
+    if (!c)
+        return lsi_fail(err, LS_E_NOMEM, "out of memory for the KV cache");
+    *cache = &c->base;
+    return LS_OK;
 }
 
 static ls_status reserve(struct lsi_cache *cache, size_t n_rows, ls_error *err)
@@ -106,31 +87,23 @@ static ls_status reserve(struct lsi_cache *cache, size_t n_rows, ls_error *err)
     if (!lsi_add_size(cache->length, n_rows, &n_tokens) || n_tokens > cache->shape.n_ctx)
         return lsi_fail(err, LS_E_LIMIT, "%zu tokens do not fit the context of %zu", cache->length + n_rows,
                         cache->shape.n_ctx);
-    const size_t need = lsi_div_up(n_tokens, LSI_KV_PAGE), had = c->n_slabs;
-    if (!grow_table(c, need))
-        return lsi_fail(err, LS_E_NOMEM, "out of memory for the KV cache of %zu tokens", n_tokens);
-    while (c->n_slabs < need) {
-        char *slab = slab_alloc(c);
-        if (!slab) {
-            while (c->n_slabs > had)
-                slab_free(c, c->pages[--c->n_slabs]);
-            return lsi_fail(err, LS_E_NOMEM, "out of memory for the KV cache of %zu tokens (%zu MiB)",
-                            n_tokens, need * slab_bytes(c) >> 20);
-        }
-        for (size_t l = 0; l < cache->shape.L; l++)
-            c->pages[l * c->cap_slabs + c->n_slabs] = slab + l * c->page_bytes;
-        c->n_slabs++;
-    }
+    const size_t need = lsi_div_up(n_tokens, LSI_KV_PAGE), L = cache->shape.L;
+    bool ok = lsi_kv_pages_grow(c->layers, L, need);
+    for (size_t l = 0; ok && l < L; l++)
+        ok = lsi_kv_pages_own(&c->layers[l], cache->length / LSI_KV_PAGE, need);
+    if (!ok)
+        return lsi_fail(err, LS_E_NOMEM, "out of memory for the KV cache of %zu tokens (%zu MiB)", n_tokens,
+                        need * L * c->page_bytes >> 20);
     return LS_OK;
 }
 
 static struct lsi_kv_view view(const struct cache_full *c, size_t layer)
 {
     return (struct lsi_kv_view){
-        .format = c->base.format,
+        .format = c->base.spec.format,
         .G = c->base.shape.G,
         .D = c->base.shape.D,
-        .pages = c->pages + layer * c->cap_slabs,
+        .pages = c->layers[layer].page,
     };
 }
 
@@ -173,17 +146,15 @@ static ls_status rewind_full(struct lsi_cache *cache, size_t n_tokens, ls_error 
         return lsi_fail(err, LS_E_INVAL, "cannot rewind to %zu tokens: the cache holds %zu", n_tokens,
                         cache->length);
     cache->length = n_tokens;
-    /* One slab beyond the need stays, so that stepping to and fro over its border costs nothing. */
-    const size_t keep = lsi_div_up(n_tokens, LSI_KV_PAGE) + 1;
-    while (c->n_slabs > keep)
-        slab_free(c, c->pages[--c->n_slabs]);
+    const size_t keep = lsi_div_up(n_tokens, LSI_KV_PAGE);
+    for (size_t l = 0; l < cache->shape.L; l++)
+        lsi_kv_pages_cut(&c->layers[l], lsi_min_size(keep, c->layers[l].n));
     return LS_OK;
 }
 
 static size_t bytes(const struct lsi_cache *cache)
 {
-    const struct cache_full *c = (const struct cache_full *)cache;
-    return c->n_slabs * slab_bytes(c);
+    return lsi_page_pool_bytes(((const struct cache_full *)cache)->pool);
 }
 
 static ls_status tile(struct lsi_cache *cache, size_t n_tokens, ls_error *err)
@@ -196,14 +167,41 @@ static ls_status tile(struct lsi_cache *cache, size_t n_tokens, ls_error *err)
         return rewind_full(cache, n_tokens, err);
     const size_t whole = cache->length / LSI_KV_PAGE; /* pages to repeat */
     LSI_TRY(reserve(cache, n_tokens - cache->length, err));
-    for (size_t i = whole; i < c->n_slabs; i++)
-        memcpy(c->pages[i], c->pages[i % whole], slab_bytes(c));
+    for (size_t l = 0; l < cache->shape.L; l++)
+        for (size_t i = whole; i < c->layers[l].n; i++)
+            memcpy(c->layers[l].page[i], c->layers[l].page[i % whole], c->page_bytes);
     cache->length = n_tokens;
     return LS_OK;
 }
 
+static ls_status fork_full(const struct lsi_cache *cache, struct lsi_cache **copy, ls_error *err)
+{
+    const struct cache_full *from = (const struct cache_full *)cache;
+    struct cache_full *c = make(cache, lsi_page_pool_ref(from->pool));
+    for (size_t l = 0; c && l < cache->shape.L; l++)
+        if (!lsi_kv_pages_share(&c->layers[l], &from->layers[l])) {
+            free_full(&c->base);
+            c = NULL;
+        }
+    if (!c)
+        return lsi_fail(err, LS_E_NOMEM, "out of memory for a copy of the KV cache");
+    c->base.length = cache->length;
+    *copy = &c->base;
+    return LS_OK;
+}
+
+static size_t kept(const struct lsi_cache *cache, size_t layer, size_t g, int64_t *pos)
+{
+    (void)layer;
+    (void)g;
+    for (size_t i = 0; pos && i < cache->length; i++)
+        pos[i] = (int64_t)i;
+    return cache->length;
+}
+
 const struct lsi_cache_policy lsi_cache_full = {
     .name = "full",
+    .summary = "every key and value, attended exactly",
     .plan = plan,
     .create = create,
     .free = free_full,
@@ -214,4 +212,6 @@ const struct lsi_cache_policy lsi_cache_full = {
     .rewind = rewind_full,
     .bytes = bytes,
     .tile = tile,
+    .fork = fork_full,
+    .kept = kept,
 };

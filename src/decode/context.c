@@ -22,7 +22,7 @@ struct ls_context {
     struct lsi_activations act;
     float *logits; /* [V] */
     size_t block;
-    char kv[64];
+    char kv[192];
 
     /* made when all rows' logits are first wanted */
     size_t logits_rows;
@@ -86,8 +86,15 @@ static ls_status resolve(struct settings *s, const ls_model *m, const ls_context
     if (s->block > 65536)
         return lsi_fail(err, LS_E_INVAL, "a block of %zu rows is too large: at most 65536", s->block);
     s->block = lsi_min_size(s->block, s->n_ctx);
-    s->shape = (struct lsi_cache_shape){ .L = c->L, .H = c->H, .G = c->G, .D = c->D, .n_ctx = s->n_ctx };
-    return LS_OK;
+    s->shape = (struct lsi_cache_shape){ .L = c->L,
+                                         .H = c->H,
+                                         .G = c->G,
+                                         .D = c->D,
+                                         .n_ctx = s->n_ctx,
+                                         .n_rows = s->block,
+                                         .window = c->n_window_layers ? c->window : 0,
+                                         .sliding = c->n_window_layers ? c->sliding : NULL };
+    return s->cache.policy->check ? s->cache.policy->check(&s->cache, &s->shape, err) : LS_OK;
 }
 
 /* Everything of a context that lies in its arena: laid out to count, then to use. */
@@ -97,9 +104,12 @@ static void layout(struct ls_context *ctx, struct lsi_arena *a, const struct lsi
     ctx->logits = lsi_arena_take(a, c->V, sizeof(float));
 }
 
-static size_t scratch_bytes(const struct lsi_exec *ex, const struct lsi_config *c, size_t block)
+static size_t scratch_bytes(const struct lsi_exec *ex, const struct lsi_config *c, const struct settings *s)
 {
-    return lsi_max_size(lsi_block_scratch(ex, c, block), lsi_op_linear_scratch(ex, block, c->C, c->V));
+    const struct lsi_cache_policy *p = s->cache.policy;
+    size_t most =
+        lsi_max_size(lsi_block_scratch(ex, c, s->block), lsi_op_linear_scratch(ex, s->block, c->C, c->V));
+    return p->scratch ? lsi_max_size(most, p->scratch(ex, &s->shape, &s->cache)) : most;
 }
 
 ls_status ls_context_plan(const ls_model *model, const ls_context_options *options,
@@ -116,10 +126,10 @@ ls_status ls_context_plan(const ls_model *model, const ls_context_options *optio
     const ls_context_plan_info full = {
         .struct_size = plan->struct_size,
         .weights_bytes = model->weight_bytes,
-        .cache_bytes = s.cache.policy->plan(&s.shape, s.cache.format, s.n_ctx),
-        .cache_bytes_per_token = s.cache.policy->plan(&s.shape, s.cache.format, LSI_KV_PAGE) / LSI_KV_PAGE,
+        .cache_bytes = s.cache.policy->plan(&s.shape, &s.cache, s.n_ctx),
+        .cache_bytes_per_token = s.cache.policy->plan(&s.shape, &s.cache, LSI_KV_PAGE) / LSI_KV_PAGE,
         .activation_bytes = count.used,
-        .scratch_bytes = scratch_bytes(&ex, &model->config, s.block),
+        .scratch_bytes = scratch_bytes(&ex, &model->config, &s),
     };
     memcpy(plan, &full, lsi_min_size(plan->struct_size, sizeof full));
     return LS_OK;
@@ -146,8 +156,8 @@ ls_status ls_context_create(ls_model *model, const ls_context_options *options, 
     struct lsi_arena count = { 0 };
     ls_status st;
     LSI_TRY_OR(fail, lsi_exec_init_cpu(&ctx->exec, o.n_threads, s.compute, o.alloc, err));
-    LSI_TRY_OR(fail, lsi_exec_set_scratch(&ctx->exec, scratch_bytes(&ctx->exec, c, s.block), err));
-    LSI_TRY_OR(fail, s.cache.policy->create(&ctx->cache, &s.shape, s.cache.format, o.alloc, err));
+    LSI_TRY_OR(fail, lsi_exec_set_scratch(&ctx->exec, scratch_bytes(&ctx->exec, c, &s), err));
+    LSI_TRY_OR(fail, s.cache.policy->create(&ctx->cache, &s.shape, &s.cache, o.alloc, err));
     layout(ctx, &count, c, s.block);
     if (!count.failed)
         ctx->arena.base = lsi_exec_alloc(&ctx->exec, count.used);
@@ -235,8 +245,8 @@ static ls_status forward_block(ls_context *ctx, const int32_t *tokens, size_t n_
 static ls_status check_memory(const ls_context *ctx, size_t n_tokens, ls_error *err)
 {
     const struct lsi_cache *c = ctx->cache;
-    const size_t will = c->policy->plan(&c->shape, c->format, n_tokens), held = c->policy->bytes(c);
-    if (will <= held || will - held <= c->policy->plan(&c->shape, c->format, LSI_KV_PAGE))
+    const size_t will = c->policy->plan(&c->shape, &c->spec, n_tokens), held = c->policy->bytes(c);
+    if (will <= held || will - held <= c->policy->plan(&c->shape, &c->spec, LSI_KV_PAGE))
         return LS_OK; /* a step of decoding: asking the system would cost more than it */
     const size_t available = lsi_memory_available();
     if (available > 0 && will - held > available)
@@ -253,12 +263,12 @@ static ls_status check_tokens(const ls_context *ctx, const int32_t *tokens, size
     for (size_t i = 0; i < n_tokens; i++)
         if (tokens[i] < 0 || (size_t)tokens[i] >= V)
             return lsi_fail(err, LS_E_INVAL, "token %zu has id %d: the model has %zu", i, tokens[i], V);
-    const size_t room = ctx->cache->shape.n_ctx - ctx->cache->length;
-    if (n_tokens > room)
+    const size_t most = ctx->cache->policy->endless ? MAX_TOKENS : ctx->cache->shape.n_ctx;
+    if (n_tokens > most - ctx->cache->length)
         return lsi_fail(
             err, LS_E_LIMIT,
             "%zu tokens do not fit: the context holds %zu of at most %zu; make it longer or the text shorter",
-            n_tokens, ctx->cache->length, ctx->cache->shape.n_ctx);
+            n_tokens, ctx->cache->length, most);
     return check_memory(ctx, ctx->cache->length + n_tokens, err);
 }
 
@@ -273,7 +283,7 @@ static ls_status run(ls_context *ctx, const int32_t *tokens, size_t n_tokens, ro
         if (st == LS_OK && fn)
             st = fn(ctx, user, done, rows, err);
         if (st != LS_OK) {
-            /* Shortening to an earlier length succeeds. */
+            /* A policy that cannot go back keeps the rows it has: the length says which. */
             (void)ctx->cache->policy->rewind(ctx->cache, length, NULL);
             return st;
         }
@@ -281,6 +291,8 @@ static ls_status run(ls_context *ctx, const int32_t *tokens, size_t n_tokens, ro
         if (ctx->progress)
             ctx->progress(ctx->progress_user, done, n_tokens);
     }
+    if (n_tokens > 1 && ctx->cache->policy->settle)
+        ctx->cache->policy->settle(ctx->cache, &ctx->exec);
     return LS_OK;
 }
 

@@ -8,7 +8,7 @@ static struct lsi_train_cache *self(struct lsi_cache *c)
 static struct lsi_kv_view view(const struct lsi_train_cache *c, size_t layer)
 {
     return (struct lsi_kv_view){
-        .format = c->base.format,
+        .format = c->base.spec.format,
         .G = c->base.shape.G,
         .D = c->base.shape.D,
         .pages = c->pages + (c->n_layers > 1 ? layer : 0) * c->n_pages,
@@ -121,7 +121,7 @@ void lsi_train_cache_layout(struct lsi_train_cache *c, struct lsi_arena *arena,
                             const struct lsi_cache_shape *shape, enum lsi_kv_format format)
 {
     *c = (struct lsi_train_cache){ .n_layers = shape->L, .n_pages = lsi_div_up(shape->n_ctx, LSI_KV_PAGE) };
-    c->base = (struct lsi_cache){ .policy = &policy, .shape = *shape, .format = format };
+    c->base = (struct lsi_cache){ .policy = &policy, .shape = *shape, .spec = { .format = format } };
     const size_t bytes = lsi_kv_page_bytes(format, shape->G, shape->D), n = c->n_layers * c->n_pages;
     c->pages = lsi_arena_take(arena, n, sizeof *c->pages);
     char *all = lsi_arena_take(arena, n, bytes);

@@ -43,7 +43,7 @@ static void open_fixture(struct fixture *f, const char *spec, int threads)
     REQUIRE_OK(lsi_exec_init_cpu(&f->ex, threads, LSI_COMPUTE_FP32, NULL, &err), err);
     REQUIRE_OK(lsi_exec_set_scratch(&f->ex, lsi_op_attention_scratch(&f->ex, N, H, G, D), &err), err);
     REQUIRE_OK(lsi_cache_parse(&s, spec, &err), err);
-    REQUIRE_OK(s.policy->create(&f->cache, &shape, s.format, NULL, &err), err);
+    REQUIRE_OK(s.policy->create(&f->cache, &shape, &s, NULL, &err), err);
 }
 
 static void close_fixture(struct fixture *f)
@@ -145,7 +145,7 @@ static void test_bytes_are_planned(void)
         for (size_t n = 0; n < 600; n += 100) {
             feed(&a, n, 100, NULL);
             CHECK_INT(a.cache->policy->bytes(a.cache),
-                      a.cache->policy->plan(&shape, a.cache->format, a.cache->length));
+                      a.cache->policy->plan(&shape, &a.cache->spec, a.cache->length));
         }
         ls_error err = { 0 };
         CHECK_INT(a.cache->policy->reserve(a.cache, N - 600 + 1, &err), LS_E_LIMIT);
@@ -191,6 +191,33 @@ static void test_precisions_are_close_to_fp32(void)
     close_fixture(&ref);
 }
 
+static void test_forks_share_until_written(void)
+{
+    for (size_t s = 0; s < LSI_LEN(specs); s++) {
+        struct fixture a, b, plain;
+        ls_error err = { 0 };
+        open_fixture(&a, specs[s], 1);
+        open_fixture(&b, specs[s], 1);
+        open_fixture(&plain, specs[s], 1);
+        feed(&a, 0, 300, NULL);
+        const size_t before = a.cache->policy->bytes(a.cache);
+        b.cache->policy->free(b.cache);
+        REQUIRE_OK(a.cache->policy->fork(a.cache, &b.cache, &err), err);
+        CHECK_INT(a.cache->policy->bytes(a.cache), before); /* nothing has been copied */
+        feed(&b, 400, 50, NULL);                            /* other tokens: a must not see them */
+        feed(&a, 300, 50, got);
+        feed(&plain, 0, 300, NULL);
+        feed(&plain, 300, 50, want);
+        CHECK(max_diff(got, want, (size_t)L * 50 * Q) == 0);
+        close_fixture(&a); /* the copy lives on */
+        REQUIRE_OK(b.cache->policy->rewind(b.cache, 300, &err), err);
+        feed(&b, 300, 50, got);
+        CHECK(max_diff(got, want, (size_t)L * 50 * Q) == 0);
+        close_fixture(&b);
+        close_fixture(&plain);
+    }
+}
+
 static void test_spec_texts(void)
 {
     struct lsi_cache_spec s;
@@ -214,6 +241,7 @@ int main(int argc, char **argv)
         TEST(test_rewind_is_never_having_been),
         TEST(test_reserve_without_commit_changes_nothing),
         TEST(test_bytes_are_planned),
+        TEST(test_forks_share_until_written),
         TEST(test_tiling_repeats_pages),
         TEST(test_precisions_are_close_to_fp32),
         TEST(test_spec_texts),

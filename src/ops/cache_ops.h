@@ -1,0 +1,75 @@
+/*
+ * Operations of cache policies beyond plain attention: what keys have been looked at, attention over a part
+ * of them, and moving them about. Rules as in ops/ops.h.
+ */
+#ifndef LSI_CACHE_OPS_H
+#define LSI_CACHE_OPS_H
+
+#include "ops/ops.h"
+
+/**
+ * Column sums of attention probabilities, without the matrix of them:
+ *
+ *   sums[g][s] += sum over rows t that see s, over query heads h of kv head g, of exp(scale q[t][h] k[s] -
+ * lse[t][h])
+ *
+ * a     the attention whose lse has been computed (lsi_op_attention with the same a, and q still there); out
+ * is not used sums  [G][ld], fp32; slot s in column s
+ *
+ * Second pass over the scores: one more product of queries and keys. Order of adding is a function of the
+ * shape.
+ */
+void lsi_op_attention_sums(struct lsi_exec *ex, const struct lsi_attention *a, float *sums, size_t ld);
+size_t lsi_op_attention_sums_scratch(const struct lsi_exec *ex, size_t T, size_t H, size_t G, size_t D);
+
+/** scores[t][h][s] = scale q[t][h] k[s] for slots s < slot0 + T, -inf for those row t does not see;
+ * [T][H][ld]. fp32. */
+void lsi_op_attention_scores(struct lsi_exec *ex, const struct lsi_attention *a, float *scores, size_t ld);
+size_t lsi_op_attention_scores_scratch(const struct lsi_exec *ex, size_t T, size_t H, size_t G, size_t D);
+
+struct lsi_slots {
+    uint32_t begin, end; /* begin <= s < end */
+};
+
+/**
+ * Attention of one row over ranges of slots, exact over those: softmax(scale q k) v. Every query head of kv
+ * head g (or with per_q each query head for itself) has its own list of ranges, ascending and disjoint. No
+ * ranges: out 0, lse -inf.
+ */
+struct lsi_attention_slots {
+    const float *q; /* [H][D] */
+    float *out;     /* [H][D], may equal q */
+    float *lse;     /* [H] or NULL */
+    size_t H;
+    float scale;
+    bool per_q;
+    const struct lsi_slots *slots; /* list i: slots[first[i]] .. slots[first[i + 1] - 1] */
+    const size_t *first;           /* [G + 1], with per_q [H + 1] */
+    struct lsi_kv_view kv;
+};
+void lsi_op_attention_slots(struct lsi_exec *ex, const struct lsi_attention_slots *a);
+size_t lsi_op_attention_slots_scratch(const struct lsi_exec *ex, size_t H, size_t G, size_t D);
+
+/**
+ * Merge partial results of the same rows over disjoint sets of keys (log-sum-exp): out and lse become those
+ * over both sets. out [T][H*D] stride ldo, lse [T][H]; the same for the other part. A part that saw nothing
+ * has lse -inf.
+ */
+void lsi_op_attention_merge(struct lsi_exec *ex, float *out, size_t ldo, float *lse, const float *part,
+                            size_t ldp, const float *part_lse, size_t T, size_t H, size_t D);
+
+/** Within kv head g: slot to[i] = slot from[i], for ascending i; to[i] <= from[i], both ascending (compaction
+ * in place). */
+void lsi_op_kv_move(struct lsi_exec *ex, const struct lsi_kv_view *kv, size_t g, const uint32_t *to,
+                    const uint32_t *from, size_t n);
+
+/** Values of stored rows slot0 .. slot0 + n_rows - 1: k, v [n_rows][G*D] in fp32 (strides ldk, ldv; either
+ * may be NULL). */
+void lsi_op_kv_load(struct lsi_exec *ex, const struct lsi_kv_view *kv, size_t slot0, float *k, size_t ldk,
+                    float *v, size_t ldv, size_t n_rows);
+
+/** lsi_op_rope with a position for each row (negative ones turn back). */
+void lsi_op_rope_at(struct lsi_exec *ex, float *x, size_t n_rows, size_t n_heads, size_t D, size_t ld,
+                    const struct lsi_rope *rope, const int64_t *pos);
+
+#endif
