@@ -22,6 +22,7 @@
 #define LSI_CACHE_H
 
 #include "ops/backward.h"
+#include "cache/kv_pages.h"
 #include "ops/cache_ops.h"
 
 struct lsi_cache_shape {
@@ -107,8 +108,8 @@ struct lsi_cache {
 struct lsi_cache_io {
     bool reading;
     ls_status (*bytes)(struct lsi_cache_io *io, void *data, size_t n, ls_error *err);
-    /* A page of keys and values; reading, *page may be replaced by one that is mapped from the file. */
-    ls_status (*page)(struct lsi_cache_io *io, void **page, size_t n, ls_error *err);
+    /* The first n pages of a table; reading, an empty table gets them. They may lie in the mapped file. */
+    ls_status (*pages)(struct lsi_cache_io *io, struct lsi_kv_pages *t, size_t n, ls_error *err);
 };
 
 /* ---- the policy ----------------------------------------------------------------------- */
