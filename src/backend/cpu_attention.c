@@ -119,6 +119,13 @@ struct call {
     struct tile *tiles; /* [n_threads] */
 };
 
+/* The slot after the last that the token sees. */
+static size_t seen_to(const struct lsi_attention *a, size_t t)
+{
+    const size_t end = a->slot0 + t + 1;
+    return a->end > 0 ? lsi_min_size(a->end, end) : end;
+}
+
 /* First slot that the token sees. */
 static size_t seen_from(const struct lsi_attention *a, size_t t)
 {
@@ -152,7 +159,7 @@ static void set_limits(const struct call *c, const struct tile *tile, size_t t0,
 {
     for (size_t t = 0; t < n_tokens; t++) {
         const uint16_t lo = within(seen_from(c->a, t0 + t), slot);
-        const uint16_t hi = within(lsi_min_size(end, c->a->slot0 + t0 + t + 1), slot);
+        const uint16_t hi = within(lsi_min_size(end, seen_to(c->a, t0 + t)), slot);
         for (size_t r = t * c->group; r < (t + 1) * c->group; r++) {
             tile->lo[r] = lo;
             tile->hi[r] = hi;
@@ -177,7 +184,7 @@ static void see_slots(const struct call *c, const struct tile *tile, size_t g, s
         const size_t slot = page * LSI_KV_PAGE;
         const bool more = slot + LSI_KV_PAGE < end;
         /* Between the edges every row sees every slot of every page. */
-        const bool all = slot + LSI_KV_PAGE <= lsi_min_size(end, a->slot0 + t0 + 1) &&
+        const bool all = slot + LSI_KV_PAGE <= lsi_min_size(end, seen_to(a, t0)) &&
                          seen_from(a, t0 + n_tokens - 1) <= slot;
         if (!all || !all_before)
             set_limits(c, tile, t0, n_tokens, slot, end);
@@ -270,10 +277,10 @@ static void chunk_task(void *ctx, size_t task, int thread)
     const struct lsi_attention *a = c->a;
     const size_t per_chunk = a->kv.G / c->task_heads, i = task / per_chunk, R = a->T * c->group;
     const size_t first = task % per_chunk * c->task_heads, last = first + c->task_heads - 1;
-    const size_t end = lsi_min_size((c->chunk0 + i + 1) * c->chunk, a->slot0 + a->T);
+    const size_t end = lsi_min_size((c->chunk0 + i + 1) * c->chunk, seen_to(a, a->T - 1));
     const size_t then = chunk_begin(c, (task + 1) / per_chunk);
     const void *after =
-        then < a->slot0 + a->T ? head_of(c, then, (task + 1) % per_chunk * c->task_heads) : NULL;
+        then < seen_to(a, a->T - 1) ? head_of(c, then, (task + 1) % per_chunk * c->task_heads) : NULL;
 
     for (size_t g = first; g <= last; g++) {
         const struct tile tile = chunk_state(c, i, g, thread);
@@ -316,7 +323,7 @@ static void attend_few(struct lsi_exec *ex, struct call *c)
 {
     const struct lsi_attention *a = c->a;
     const size_t R = a->T * c->group, G = a->kv.G;
-    const size_t begin = seen_from(a, 0), end = lsi_max_size(a->slot0 + a->T, begin + 1);
+    const size_t begin = seen_from(a, 0), end = lsi_max_size(seen_to(a, a->T - 1), begin + 1);
 
     layout_few(&ex->scratch, c, ex->n_threads, a->T, a->H, a->kv.D);
     LSI_ASSERT(!ex->scratch.failed);
@@ -382,7 +389,7 @@ static void tile_task(void *ctx, size_t task, int thread)
     pack_queries(c, tile->q, g, t0, n_tokens);
     memset(tile->q + n_rows * D, 0, (padded - n_rows) * D * sizeof(float));
     reset_rows(tile->m, tile->l, tile->acc, padded, D);
-    see_slots(c, tile, g, t0, n_tokens, seen_from(a, t0), a->slot0 + t0 + n_tokens, NULL);
+    see_slots(c, tile, g, t0, n_tokens, seen_from(a, t0), seen_to(a, t0 + n_tokens - 1), NULL);
     for (size_t r = 0; r < n_rows; r++)
         finish_row(a, t0 + r / c->group, g * c->group + r % c->group, tile->m[r], tile->l[r],
                    tile->acc + r * D);
