@@ -2,144 +2,7 @@
  * The attention op against a softmax written out in double on the values that the cache
  * holds: formats, head sizes, groups, blocks, windows, and sameness for every number of threads.
  */
-#include "test.h"
-
-#include "ops/ops.h"
-
-#include "base/numbers.h"
-
-#include <math.h>
-
-#define MAX_PAGES 12
-
-struct problem {
-    enum lsi_kv_format format;
-    size_t T, H, G, D;
-    size_t slot0, s0, window;
-    size_t ldq, ldo, ldk;
-    float *q, *k, *v;        /* k, v: [slots][ldk] */
-    double *kept_k, *kept_v; /* what the cache keeps of them, [slots][G * D] */
-    void *pages[MAX_PAGES];
-    size_t n_slots;
-};
-
-static struct problem problem(enum lsi_kv_format format, size_t T, size_t H, size_t G, size_t D, size_t slot0,
-                              size_t s0, size_t window)
-{
-    const struct problem p = {
-        .format = format, .T = T, .H = H, .G = G, .D = D, .slot0 = slot0, .s0 = s0, .window = window
-    };
-    return p;
-}
-
-static const ls_alloc *heap(void)
-{
-    return lsi_alloc_or_default(NULL);
-}
-
-static float *floats(size_t n)
-{
-    float *p = lsi_calloc(heap(), n + 1, sizeof *p);
-    REQUIRE(p != NULL);
-    return p;
-}
-
-static void free_floats(float *p, size_t n)
-{
-    lsi_free(heap(), p, (n + 1) * sizeof *p);
-}
-
-static struct lsi_exec make_exec(int n_threads, enum lsi_compute compute, const struct problem *p, size_t T)
-{
-    struct lsi_exec ex;
-    ls_error err;
-    REQUIRE_OK(lsi_exec_init_cpu(&ex, n_threads, compute, heap(), &err), err);
-    REQUIRE_OK(lsi_exec_set_scratch(&ex, lsi_op_attention_scratch(&ex, T, p->H, p->G, p->D), &err), err);
-    return ex;
-}
-
-static struct lsi_kv_view view(const struct problem *p)
-{
-    const struct lsi_kv_view kv = { .format = p->format, .G = p->G, .D = p->D, .pages = p->pages };
-    return kv;
-}
-
-static float to_bf16(float x)
-{
-    return lsi_bf16_to_f32(lsi_bf16_from_f32(x));
-}
-
-/* What the format keeps of a vector: 8 bits have a scale for each 32 dimensions. */
-static void keep(enum lsi_kv_format format, double *y, const float *x, size_t D)
-{
-    for (size_t first = 0; first < D; first += 32) {
-        const size_t end = lsi_min_size(first + 32, D);
-        float amax = 0.0f;
-        for (size_t d = first; d < end; d++)
-            amax = fmaxf(amax, fabsf(x[d]));
-        const float scale = to_bf16(amax / 127.0f), inv = 1.0f / scale;
-        for (size_t d = first; d < end; d++)
-            y[d] = format == LSI_KV_F32 ? (double)x[d]
-                   : format == LSI_KV_BF16
-                       ? (double)to_bf16(x[d])
-                       : (double)(fminf(fmaxf(rintf(x[d] * inv), -127.0f), 127.0f) * scale);
-    }
-}
-
-/* Random queries, keys and values; all slots stored. Scores vary by a few units. */
-static void make_problem(struct problem *p, uint64_t seed)
-{
-    struct lsi_rng rng;
-    struct lsi_exec ex;
-    const size_t bytes = lsi_kv_page_bytes(p->format, p->G, p->D);
-
-    lsi_rng_init(&rng, seed);
-    p->n_slots = p->slot0 + p->T;
-    p->ldq = p->H * p->D + 3;
-    p->ldo = p->H * p->D + 5;
-    p->ldk = p->G * p->D + 1;
-    REQUIRE(p->n_slots <= MAX_PAGES * LSI_KV_PAGE);
-    p->q = floats(p->T * p->ldq);
-    p->k = floats(p->n_slots * p->ldk);
-    p->v = floats(p->n_slots * p->ldk);
-    for (size_t i = 0; i < p->T * p->ldq; i++)
-        p->q[i] = (float)lsi_rng_normal(&rng);
-    for (size_t i = 0; i < p->n_slots * p->ldk; i++) {
-        /* Dimensions of very different sizes. */
-        p->k[i] = (float)(lsi_rng_normal(&rng) * (i / 32 % 5 == 1 ? 0.01 : 1.0));
-        p->v[i] = (float)(lsi_rng_normal(&rng) * (i / 32 % 3 == 1 ? 0.01 : 1.0));
-    }
-    p->kept_k = lsi_calloc(heap(), p->n_slots * p->G * p->D, sizeof *p->kept_k);
-    p->kept_v = lsi_calloc(heap(), p->n_slots * p->G * p->D, sizeof *p->kept_v);
-    REQUIRE(p->kept_k && p->kept_v);
-    for (size_t s = 0; s < p->n_slots; s++)
-        for (size_t g = 0; g < p->G; g++) {
-            keep(p->format, p->kept_k + (s * p->G + g) * p->D, p->k + s * p->ldk + g * p->D, p->D);
-            keep(p->format, p->kept_v + (s * p->G + g) * p->D, p->v + s * p->ldk + g * p->D, p->D);
-        }
-    for (size_t i = 0; i < lsi_div_up(p->n_slots, LSI_KV_PAGE); i++) {
-        p->pages[i] = lsi_calloc(heap(), 1, bytes);
-        REQUIRE(p->pages[i] != NULL);
-    }
-    ex = make_exec(2, LSI_COMPUTE_FP32, p, 1);
-    const struct lsi_kv_view kv = view(p);
-    const size_t half = p->n_slots / 2;
-    lsi_op_kv_store(&ex, &kv, 0, p->k, p->ldk, p->v, p->ldk, half);
-    lsi_op_kv_store(&ex, &kv, half, p->k + half * p->ldk, p->ldk, p->v + half * p->ldk, p->ldk,
-                    p->n_slots - half);
-    lsi_exec_fini(&ex);
-}
-
-static void free_problem(struct problem *p)
-{
-    for (size_t i = 0; i < lsi_div_up(p->n_slots, LSI_KV_PAGE); i++)
-        lsi_free(heap(), p->pages[i], lsi_kv_page_bytes(p->format, p->G, p->D));
-    lsi_free(heap(), p->kept_k, p->n_slots * p->G * p->D * sizeof *p->kept_k);
-    lsi_free(heap(), p->kept_v, p->n_slots * p->G * p->D * sizeof *p->kept_v);
-    free_floats(p->q, p->T * p->ldq);
-    free_floats(p->k, p->n_slots * p->ldk);
-    free_floats(p->v, p->n_slots * p->ldk);
-}
+#include "attention_problem.h"
 
 static void naive_row(const struct problem *p, float scale, size_t t, size_t h, double *out, double *lse)
 {
@@ -151,7 +14,7 @@ static void naive_row(const struct problem *p, float scale, size_t t, size_t h, 
         out[d] = 0.0;
     for (size_t s = 0; s <= at; s++) {
         w[s] = -INFINITY;
-        if (s < p->s0 || (p->window > 0 && s + p->window <= at))
+        if (s < p->s0 || (p->window > 0 && s + p->window <= at) || (p->end > 0 && s >= p->end))
             continue;
         w[s] = 0.0;
         for (size_t d = 0; d < D; d++)
@@ -170,25 +33,6 @@ static void naive_row(const struct problem *p, float scale, size_t t, size_t h, 
     for (size_t d = 0; d < D && sum > 0.0; d++)
         out[d] /= sum;
     *lse = sum > 0.0 ? max + log(sum) : -INFINITY;
-}
-
-static struct lsi_attention attention(const struct problem *p, float *out, float *lse)
-{
-    const struct lsi_attention a = {
-        .q = p->q,
-        .out = out,
-        .lse = lse,
-        .ldq = p->ldq,
-        .ldo = p->ldo,
-        .T = p->T,
-        .H = p->H,
-        .slot0 = p->slot0,
-        .s0 = p->s0,
-        .window = p->window,
-        .scale = 1.0f / sqrtf((float)p->D),
-        .kv = view(p),
-    };
-    return a;
 }
 
 /* What arithmetic may cost, for outputs of about 1 (sums of normal values). */
@@ -279,6 +123,19 @@ static void test_windows(void)
         const struct problem p =
             problem((enum lsi_kv_format)(i / 3 % 3), T, 6, 2, 64, 533, i % 2 * 7, windows[i / 3]);
         run_problem(p, 2000 + i);
+    }
+}
+
+/* The first slots alone: all that some rows see, a part of it, and nothing behind a page. */
+static void test_ends(void)
+{
+    static const size_t ends[] = { 1, 4, 250, 256, 300, 560 };
+
+    for (size_t i = 0; i < LSI_LEN(ends) * 3; i++) {
+        const size_t T = (size_t[]){ 1, 7, 33 }[i % 3], slot0 = (size_t[]){ 533, 0, 290 }[i / 3 % 3];
+        struct problem p = problem((enum lsi_kv_format)(i % 3), T, 6, 2, 64, slot0, 0, i % 4 == 3 ? 20 : 0);
+        p.end = ends[i / 3];
+        run_problem(p, 2500 + i);
     }
 }
 
@@ -375,9 +232,14 @@ static void test_page_bytes(void)
 int main(int argc, char **argv)
 {
     static const struct test tests[] = {
-        TEST(test_shapes),     TEST(test_windows),           TEST(test_rows_that_see_nothing),
-        TEST(test_odd_sizes),  TEST(test_deep_and_in_place), TEST(test_decode_equals_block),
+        TEST(test_shapes),
+        TEST(test_windows),
+        TEST(test_rows_that_see_nothing),
+        TEST(test_odd_sizes),
+        TEST(test_deep_and_in_place),
+        TEST(test_decode_equals_block),
         TEST(test_page_bytes),
+        TEST(test_ends),
     };
     return test_main(tests, sizeof tests / sizeof tests[0], argc, argv);
 }
