@@ -31,6 +31,7 @@ struct lsi_cache_shape {
     size_t G;            /* kv heads */
     size_t D;            /* values per head */
     size_t n_ctx;        /* most tokens of a sequence; policies that hold a fixed number keep going beyond */
+    size_t n_trained;    /* tokens that the model was trained for; 0: it does not say */
     size_t n_rows;       /* most rows of a block */
     size_t window;       /* of the layers that slide; 0: none does */
     const bool *sliding; /* [L], or NULL; lives as long as the cache */
@@ -96,6 +97,8 @@ struct lsi_cache {
     struct lsi_cache_shape shape;
     struct lsi_cache_spec spec;
     size_t length; /* tokens committed: the position of the next one */
+    size_t prompt; /* tokens of the prompt whose blocks are being appended, 0: a step of decoding. Set by the
+                      caller. */
     const ls_alloc *alloc;
 };
 
@@ -194,6 +197,7 @@ static inline size_t lsi_cache_tokens(const struct lsi_cache_value *v, size_t n_
     return lsi_max_size(1, (size_t)(v->percent / 100.0 * (double)n_prompt));
 }
 
-extern const struct lsi_cache_policy lsi_cache_full; /* cache_full.c */
+extern const struct lsi_cache_policy lsi_cache_full;      /* cache_full.c */
+extern const struct lsi_cache_policy lsi_cache_streaming; /* cache_streaming.c */
 
 #endif

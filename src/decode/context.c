@@ -67,6 +67,7 @@ static ls_status resolve(struct settings *s, const ls_model *m, const ls_context
                                          .G = c->G,
                                          .D = c->D,
                                          .n_ctx = s->n_ctx,
+                                         .n_trained = c->n_ctx_train,
                                          .n_rows = s->block,
                                          .window = c->n_window_layers ? c->window : 0,
                                          .sliding = c->n_window_layers ? c->sliding : NULL };
@@ -251,6 +252,7 @@ static ls_status run(ls_context *ctx, const int32_t *tokens, size_t n_tokens, ro
 {
     LSI_TRY(check_tokens(ctx, tokens, n_tokens, err));
     const size_t length = ctx->cache->length;
+    ctx->cache->prompt = n_tokens > 1 ? n_tokens : 0;
     for (size_t done = 0; done < n_tokens;) {
         const size_t rows = lsi_min_size(ctx->block, n_tokens - done);
         ls_status st = forward_block(ctx, tokens + done, rows, err);

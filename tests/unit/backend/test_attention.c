@@ -14,7 +14,7 @@ static void naive_row(const struct problem *p, float scale, size_t t, size_t h, 
         out[d] = 0.0;
     for (size_t s = 0; s <= at; s++) {
         w[s] = -INFINITY;
-        if (s < p->s0 || (p->window > 0 && s + p->window <= at))
+        if (s < p->s0 || (p->window > 0 && s + p->window <= at) || (p->end > 0 && s >= p->end))
             continue;
         w[s] = 0.0;
         for (size_t d = 0; d < D; d++)
@@ -126,6 +126,19 @@ static void test_windows(void)
     }
 }
 
+/* The first slots alone: all that some rows see, a part of it, and nothing behind a page. */
+static void test_ends(void)
+{
+    static const size_t ends[] = { 1, 4, 250, 256, 300, 560 };
+
+    for (size_t i = 0; i < LSI_LEN(ends) * 3; i++) {
+        const size_t T = (size_t[]){ 1, 7, 33 }[i % 3], slot0 = (size_t[]){ 533, 0, 290 }[i / 3 % 3];
+        struct problem p = problem((enum lsi_kv_format)(i % 3), T, 6, 2, 64, slot0, 0, i % 4 == 3 ? 20 : 0);
+        p.end = ends[i / 3];
+        run_problem(p, 2500 + i);
+    }
+}
+
 static void test_rows_that_see_nothing(void)
 {
     static const size_t tokens[] = { 1, 4, 33 };
@@ -219,9 +232,14 @@ static void test_page_bytes(void)
 int main(int argc, char **argv)
 {
     static const struct test tests[] = {
-        TEST(test_shapes),     TEST(test_windows),           TEST(test_rows_that_see_nothing),
-        TEST(test_odd_sizes),  TEST(test_deep_and_in_place), TEST(test_decode_equals_block),
+        TEST(test_shapes),
+        TEST(test_windows),
+        TEST(test_rows_that_see_nothing),
+        TEST(test_odd_sizes),
+        TEST(test_deep_and_in_place),
+        TEST(test_decode_equals_block),
         TEST(test_page_bytes),
+        TEST(test_ends),
     };
     return test_main(tests, sizeof tests / sizeof tests[0], argc, argv);
 }
