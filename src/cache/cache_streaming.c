@@ -234,7 +234,7 @@ static void turn(struct cache_streaming *c, size_t n)
 /* Sizes that are shares of the first prompt are known when it comes. */
 static ls_status begin(struct cache_streaming *c, ls_error *err)
 {
-    const size_t R = recent_tokens(&c->base.spec, lsi_max_size(c->base.prompt, 1));
+    const size_t R = recent_tokens(&c->base.spec, lsi_max_size(c->base.n_prompt, 1));
     LSI_TRY(check_window(&c->base.shape, c->S, R, err));
     c->R = R;
     return LS_OK;
@@ -244,12 +244,12 @@ static ls_status begin(struct cache_streaming *c, ls_error *err)
 static ls_status open_prompt(struct cache_streaming *c, ls_error *err)
 {
     const size_t cached = lsi_min_size(c->base.length, c->S + c->R), limit = position_limit(&c->base.shape);
-    if (c->base.prompt > limit - lsi_min_size(limit, cached))
+    if (c->base.n_prompt > limit - lsi_min_size(limit, cached))
         return lsi_fail(
             err, LS_E_LIMIT,
             "a prompt of %zu tokens after %zu cached ones does not fit the %zu that the model was "
             "trained for: --kv streaming:prompt=windowed reads prompts of any length",
-            c->base.prompt, cached, limit);
+            c->base.n_prompt, cached, limit);
     c->open = true;
     c->start = c->base.length;
     return LS_OK;
@@ -260,7 +260,7 @@ static ls_status reserve(struct lsi_cache *cache, size_t n_rows, ls_error *err)
     struct cache_streaming *c = streaming(cache);
     if (cache->length == 0)
         LSI_TRY(begin(c, err));
-    if (cache->prompt > 0 && !c->open && cache->spec.value[PROMPT].n == PROMPT_DENSE)
+    if (cache->n_prompt > 0 && !c->open && cache->spec.value[PROMPT].n == PROMPT_DENSE)
         LSI_TRY(open_prompt(c, err));
 
     const size_t L = cache->shape.L, n = c->layers[0].n;
