@@ -74,7 +74,8 @@ LS_API size_t ls_context_capacity(const ls_context *ctx);
 LS_API size_t ls_context_n_vocab(const ls_context *ctx);
 /** Bytes the cache holds now. */
 LS_API size_t ls_context_cache_bytes(const ls_context *ctx);
-/** Name of the cache policy and format, e.g. "full:bf16". */
+/** Name of the cache policy and format, e.g. "full:bf16"; shares of the prompt are numbers of tokens after
+ * it. */
 LS_API const char *ls_context_kv(const ls_context *ctx);
 
 /**
@@ -112,7 +113,52 @@ LS_API ls_status ls_context_append_all(ls_context *ctx, const int32_t *tokens, s
 LS_API ls_status ls_context_append_nll(ls_context *ctx, const int32_t *tokens, size_t n_tokens, float *nll,
                                        ls_error *err);
 
-/** Forget all but the first n_tokens. n_tokens <= length. */
+/**
+ * Another context with the same model, options and tokens. Memory of keys and values is shared until one of
+ * the two writes to it: many questions can be put to one processed text. The two may be used by different
+ * threads.
+ */
+LS_API ls_status ls_context_fork(const ls_context *ctx, ls_context **copy, ls_error *err);
+
+/**
+ * Make a context hold what another one holds (ls_context_fork without a new context); what it held is
+ * forgotten. LS_E_INVAL: model or options differ. On failure it is unchanged.
+ */
+LS_API ls_status ls_context_assign(ls_context *to, const ls_context *from, ls_error *err);
+
+/**
+ * Store what the context holds in a file, which takes the place of another one only when it is complete.
+ *
+ * @param tokens  [length of the context] the tokens it holds, stored with it
+ * @param note    [note_bytes] what the caller wants to find again; may be NULL
+ */
+LS_API ls_status ls_context_save(ls_context *ctx, const char *path, const int32_t *tokens, const void *note,
+                                 size_t note_bytes, ls_error *err);
+
+/** What ls_context_load found; release with ls_session_free. */
+typedef struct ls_session {
+    int32_t *tokens;
+    size_t n_tokens;
+    char *note; /* NUL-terminated */
+    size_t note_bytes;
+    const ls_alloc *alloc;
+} ls_session;
+
+/**
+ * Make the context hold what a file holds. The file stays open: its pages are read when they are attended
+ * and shared with other processes.
+ *
+ * @return LS_OK
+ *         LS_E_IO      cannot be read
+ *         LS_E_FORMAT  no session, cut off or damaged (everything is checked against a sum)
+ *         LS_E_INVAL   made with another model or other options; the sentence names the difference
+ *         On failure the context is unchanged.
+ */
+LS_API ls_status ls_context_load(ls_context *ctx, const char *path, ls_session *session, ls_error *err);
+LS_API void ls_session_free(ls_session *session);
+
+/** Forget all but the first n_tokens. n_tokens <= length. LS_E_UNSUPPORTED when the cache policy has dropped
+ * what they need, and nothing has changed; n_tokens = 0 always works. */
 LS_API ls_status ls_context_rewind(ls_context *ctx, size_t n_tokens, ls_error *err);
 
 /**

@@ -188,6 +188,9 @@ void lsi_map_close(struct lsi_map *m);
 
 #define LSI_PART ".part-" /* in the name of an unfinished file, after its own */
 
+/** Names in a directory are safe on disk once the directory is. */
+void lsi_sync_dir(const char *dir);
+
 /** A file that appears under its name only when it is complete: written beside it, synced, renamed. */
 struct lsi_out {
     FILE *f;

@@ -124,6 +124,24 @@ void lsi_out_zeros(struct lsi_out *o, size_t n)
     }
 }
 
+void lsi_sync_dir(const char *dir)
+{
+    const int fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (fd < 0)
+        return;
+    fsync(fd);
+    close(fd);
+}
+
+/* The directory that a path names a file of. */
+static void sync_parent(const char *path)
+{
+    char dir[4096];
+    const char *slash = strrchr(path, '/');
+    snprintf(dir, sizeof dir, "%.*s", slash ? (int)(slash - path) + (slash == path) : 1, slash ? path : ".");
+    lsi_sync_dir(dir);
+}
+
 ls_status lsi_out_commit(struct lsi_out *o, ls_error *err)
 {
     if (!o->f)
@@ -140,6 +158,7 @@ ls_status lsi_out_commit(struct lsi_out *o, ls_error *err)
         unlink(o->tmp);
         return lsi_fail(err, LS_E_IO, "cannot write %s: %s", o->path, strerror(e));
     }
+    sync_parent(o->path);
     return LS_OK;
 }
 

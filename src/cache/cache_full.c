@@ -5,7 +5,6 @@
  * page: kernels/kv_layout.h). Growing adds pages and never moves one.
  */
 #include "cache/cache.h"
-#include "cache/kv_pages.h"
 
 #include <string.h>
 
@@ -190,6 +189,19 @@ static ls_status fork_full(const struct lsi_cache *cache, struct lsi_cache **cop
     return LS_OK;
 }
 
+static ls_status state(struct lsi_cache *cache, struct lsi_cache_io *io, ls_error *err)
+{
+    struct cache_full *c = full(cache);
+    LSI_TRY(io->bytes(io, &cache->length, sizeof cache->length, err));
+    if (cache->length > cache->shape.n_ctx)
+        return lsi_fail(err, LS_E_LIMIT,
+                        "the session holds %zu tokens, the context at most %zu: make it longer",
+                        cache->length, cache->shape.n_ctx);
+    for (size_t l = 0; l < cache->shape.L; l++)
+        LSI_TRY(io->pages(io, &c->layers[l], lsi_div_up(cache->length, LSI_KV_PAGE), err));
+    return LS_OK;
+}
+
 static size_t kept(const struct lsi_cache *cache, size_t layer, size_t g, int64_t *pos)
 {
     (void)layer;
@@ -213,5 +225,6 @@ const struct lsi_cache_policy lsi_cache_full = {
     .bytes = bytes,
     .tile = tile,
     .fork = fork_full,
+    .state = state,
     .kept = kept,
 };

@@ -1,5 +1,6 @@
 #include "cache/kv_pages.h"
 
+#include <pthread.h>
 #include <string.h>
 
 struct slab {
@@ -9,8 +10,10 @@ struct slab {
     bool mapped;    /* adopted: given back to the system, whoever allocates */
 };
 
+/* Caches that share pages may be used by several threads: the lock guards all below it, and the counts. */
 struct lsi_page_pool {
     const ls_alloc *alloc;
+    pthread_mutex_t lock;
     size_t refs;
     size_t page_bytes, pages_per_slab;
     struct slab *slabs; /* [n_slabs], ascending by address */
@@ -155,43 +158,43 @@ ls_status lsi_page_pool_create(struct lsi_page_pool **pool, size_t page_bytes, s
     }
     *p = (struct lsi_page_pool){ .alloc = alloc, .refs = 1, .page_bytes = page_bytes };
     p->pages_per_slab = pages_per_slab;
+    pthread_mutex_init(&p->lock, NULL);
     *pool = p;
     return LS_OK;
 }
 
 struct lsi_page_pool *lsi_page_pool_ref(struct lsi_page_pool *pool)
 {
+    pthread_mutex_lock(&pool->lock);
     pool->refs++;
+    pthread_mutex_unlock(&pool->lock);
     return pool;
 }
 
 void lsi_page_pool_unref(struct lsi_page_pool *pool)
 {
-    if (!pool || --pool->refs > 0)
+    if (!pool)
         return;
+    pthread_mutex_lock(&pool->lock);
+    const size_t left = --pool->refs;
+    pthread_mutex_unlock(&pool->lock);
+    if (left > 0)
+        return;
+    pthread_mutex_destroy(&pool->lock);
     for (size_t i = 0; i < pool->n_slabs; i++)
         slab_free(pool, &pool->slabs[i]);
     lsi_free(pool->alloc, pool->slabs, pool->cap_slabs * sizeof *pool->slabs);
     lsi_free(pool->alloc, pool, sizeof *pool);
 }
 
-size_t lsi_page_pool_bytes(const struct lsi_page_pool *pool)
+size_t lsi_page_pool_bytes(struct lsi_page_pool *pool)
 {
     size_t n = 0;
+    pthread_mutex_lock(&pool->lock);
     for (size_t i = 0; i < pool->n_slabs; i++)
         n += pool->slabs[i].n_pages;
+    pthread_mutex_unlock(&pool->lock);
     return n * pool->page_bytes;
-}
-
-ls_status lsi_page_pool_adopt(struct lsi_page_pool *pool, void *base, size_t n_pages, ls_error *err)
-{
-    if (!insert_slab(pool, base, n_pages, true))
-        return lsi_fail(err, LS_E_NOMEM, "out of memory for the KV cache");
-    struct slab *s = &pool->slabs[pool->free_slab];
-    s->n_used = n_pages;
-    for (size_t i = 0; i < n_pages; i++)
-        s->refs[i] = 1;
-    return LS_OK;
 }
 
 /* ---- tables -------------------------------------------------------------------------------- */
@@ -216,8 +219,12 @@ static bool room(struct lsi_kv_pages *t, size_t n)
 
 void lsi_kv_pages_cut(struct lsi_kv_pages *t, size_t n)
 {
-    while (t->n > n)
-        page_put(t->pool, t->page[--t->n]);
+    if (t->n > n) {
+        pthread_mutex_lock(&t->pool->lock);
+        while (t->n > n)
+            page_put(t->pool, t->page[--t->n]);
+        pthread_mutex_unlock(&t->pool->lock);
+    }
     if (n > 0 || !t->page)
         return;
     lsi_free(t->pool->alloc, t->page, t->cap * sizeof *t->page);
@@ -227,7 +234,9 @@ void lsi_kv_pages_cut(struct lsi_kv_pages *t, size_t n)
 
 static bool push_new(struct lsi_kv_pages *t)
 {
+    pthread_mutex_lock(&t->pool->lock);
     void *page = room(t, t->n + 1) ? page_get(t->pool) : NULL;
+    pthread_mutex_unlock(&t->pool->lock);
     if (page)
         t->page[t->n++] = page;
     return page != NULL;
@@ -248,37 +257,61 @@ bool lsi_kv_pages_grow(struct lsi_kv_pages *t, size_t n_tables, size_t n)
     return true;
 }
 
+/* Page i is this table's alone. */
+static bool own(struct lsi_kv_pages *t, size_t i)
+{
+    if (*refs_of(t->pool, t->page[i]) == 1)
+        return true;
+    void *mine = page_get(t->pool);
+    if (!mine)
+        return false;
+    memcpy(mine, t->page[i], t->pool->page_bytes);
+    page_put(t->pool, t->page[i]);
+    t->page[i] = mine;
+    return true;
+}
+
 bool lsi_kv_pages_own(struct lsi_kv_pages *t, size_t first, size_t n)
 {
-    for (size_t i = first; i < n; i++) {
-        if (*refs_of(t->pool, t->page[i]) == 1)
-            continue;
-        void *mine = page_get(t->pool);
-        if (!mine)
-            return false;
-        memcpy(mine, t->page[i], t->pool->page_bytes);
-        page_put(t->pool, t->page[i]);
-        t->page[i] = mine;
-    }
-    return true;
+    bool ok = true;
+    pthread_mutex_lock(&t->pool->lock);
+    for (size_t i = first; ok && i < n; i++)
+        ok = own(t, i);
+    pthread_mutex_unlock(&t->pool->lock);
+    return ok;
 }
 
 bool lsi_kv_pages_share(struct lsi_kv_pages *to, const struct lsi_kv_pages *from)
 {
     if (!room(to, from->n))
         return false;
+    pthread_mutex_lock(&from->pool->lock);
     for (size_t i = 0; i < from->n; i++) {
         ++*refs_of(from->pool, from->page[i]);
         to->page[i] = from->page[i];
     }
+    pthread_mutex_unlock(&from->pool->lock);
     to->n = from->n;
     return true;
 }
 
-bool lsi_kv_pages_push(struct lsi_kv_pages *t, void *page)
+bool lsi_kv_pages_adopt(struct lsi_kv_pages *t, void *base, size_t n)
 {
-    if (!room(t, t->n + 1))
-        return false;
-    t->page[t->n++] = page;
-    return true;
+    struct lsi_page_pool *p = t->pool;
+    pthread_mutex_lock(&p->lock);
+    const bool ok = room(t, n) && insert_slab(p, base, n, true);
+    struct slab *s = ok ? &p->slabs[p->free_slab] : NULL;
+    for (size_t i = 0; ok && i < n; i++) {
+        s->refs[i] = 1;
+        t->page[i] = s->base + i * p->page_bytes;
+    }
+    if (ok)
+        s->n_used = t->n = n;
+    pthread_mutex_unlock(&p->lock);
+    return ok;
+}
+
+size_t lsi_kv_pages_bytes(const struct lsi_kv_pages *t)
+{
+    return t->pool->page_bytes;
 }

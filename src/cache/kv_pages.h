@@ -1,5 +1,5 @@
 /*
- * Pages of keys and values that several caches may share.
+ * Pages of keys and values that several caches may share, also caches that are used by different threads.
  *
  * A pool owns memory in slabs of as many pages as a step of growth takes (one for each layer); a page goes
  * back to its pool when nobody refers to it, a slab to the system when none of its pages is in use.
@@ -23,15 +23,16 @@ struct lsi_page_pool *lsi_page_pool_ref(struct lsi_page_pool *pool);
 /** Tables must have given their pages back before the last reference goes. NULL: nothing happens. */
 void lsi_page_pool_unref(struct lsi_page_pool *pool);
 /** Bytes of all slabs. */
-size_t lsi_page_pool_bytes(const struct lsi_page_pool *pool);
-/** Hand over memory of n_pages pages (mapped from a file): each has one reference, to be put in a table. */
-ls_status lsi_page_pool_adopt(struct lsi_page_pool *pool, void *base, size_t n_pages, ls_error *err);
+size_t lsi_page_pool_bytes(struct lsi_page_pool *pool);
 
 struct lsi_kv_pages {
     struct lsi_page_pool *pool;
     void **page; /* [n] */
     size_t n, cap;
 };
+
+/** Bytes of one page of a table. */
+size_t lsi_kv_pages_bytes(const struct lsi_kv_pages *t);
 
 /** An empty table; it keeps no reference of its own to the pool. */
 void lsi_kv_pages_init(struct lsi_kv_pages *t, struct lsi_page_pool *pool);
@@ -46,7 +47,8 @@ bool lsi_kv_pages_grow(struct lsi_kv_pages *t, size_t n_tables, size_t n);
 bool lsi_kv_pages_own(struct lsi_kv_pages *t, size_t first, size_t n);
 /** An empty table gets the pages of another, shared. false: no memory. */
 bool lsi_kv_pages_share(struct lsi_kv_pages *to, const struct lsi_kv_pages *from);
-/** Put an adopted page at the end. */
-bool lsi_kv_pages_push(struct lsi_kv_pages *t, void *page);
+/** An empty table gets n pages of memory that was mapped from a file; it and the pool own it then. false: no
+ * memory. */
+bool lsi_kv_pages_adopt(struct lsi_kv_pages *t, void *base, size_t n);
 
 #endif

@@ -2,9 +2,7 @@
  * A context: cache, activations of one block of rows, scratch. Tokens are worked off
  * in blocks, each through all layers, so that nothing but the cache grows with them.
  */
-#include <longspan/context.h>
-
-#include "model/block.h"
+#include "decode/context_impl.h"
 
 #include <math.h>
 #include <string.h>
@@ -13,28 +11,6 @@
 #define MAX_TOKENS      ((size_t)1 << 31)  /* angles of the rotary embedding are exact up to there */
 #define LOGITS_BYTES    ((size_t)32 << 20) /* rows of logits worked on together when all are wanted */
 #define LOGITS_MIN_ROWS 16
-
-struct ls_context {
-    ls_model *model;
-    struct lsi_exec exec;
-    struct lsi_cache *cache;
-    struct lsi_arena arena; /* activations and one row of logits, backend memory */
-    struct lsi_activations act;
-    float *logits; /* [V] */
-    size_t block;
-    char kv[192];
-
-    /* made when all rows' logits are first wanted */
-    size_t logits_rows;
-    float *all_logits;  /* [logits_rows][V], backend memory */
-    float *host_logits; /* the same on the host, for the caller's function */
-    float *nll;         /* [logits_rows], backend memory */
-
-    ls_progress_fn *progress;
-    void *progress_user;
-    const volatile int *cancel;
-    const ls_alloc *alloc;
-};
 
 void ls_context_options_defaults(ls_context_options *o)
 {
@@ -91,6 +67,7 @@ static ls_status resolve(struct settings *s, const ls_model *m, const ls_context
                                          .G = c->G,
                                          .D = c->D,
                                          .n_ctx = s->n_ctx,
+                                         .n_trained = c->n_ctx_train,
                                          .n_rows = s->block,
                                          .window = c->n_window_layers ? c->window : 0,
                                          .sliding = c->n_window_layers ? c->sliding : NULL };
@@ -144,13 +121,12 @@ ls_status ls_context_create(ls_model *model, const ls_context_options *options, 
     ls_context *ctx = lsi_calloc(o.alloc, 1, sizeof *ctx);
     if (!ctx)
         return lsi_fail(err, LS_E_NOMEM, "out of memory for a context");
-    ctx->alloc = o.alloc;
+    ctx->options = o;
     ctx->model = lsi_model_ref(model);
     ctx->block = s.block;
-    ctx->progress = o.progress;
-    ctx->progress_user = o.progress_user;
-    ctx->cancel = o.cancel;
     lsi_cache_spec_name(&s.cache, ctx->kv, sizeof ctx->kv);
+    memcpy(ctx->kv_now, ctx->kv, sizeof ctx->kv_now);
+    ctx->options.kv = ctx->kv;
 
     const struct lsi_config *c = &model->config;
     struct lsi_arena count = { 0 };
@@ -185,12 +161,12 @@ void ls_context_free(ls_context *ctx)
         lsi_exec_free(&ctx->exec, ctx->nll, ctx->logits_rows * sizeof(float));
         lsi_exec_free(&ctx->exec, ctx->arena.base, ctx->arena.cap);
     }
-    lsi_free(ctx->alloc, ctx->host_logits, all_bytes);
+    lsi_free(ctx->options.alloc, ctx->host_logits, all_bytes);
     if (ctx->cache)
         ctx->cache->policy->free(ctx->cache);
     lsi_exec_fini(&ctx->exec);
     lsi_model_unref(ctx->model);
-    lsi_free(ctx->alloc, ctx, sizeof *ctx);
+    lsi_free(ctx->options.alloc, ctx, sizeof *ctx);
 }
 
 size_t ls_context_length(const ls_context *ctx)
@@ -215,7 +191,12 @@ size_t ls_context_cache_bytes(const ls_context *ctx)
 
 const char *ls_context_kv(const ls_context *ctx)
 {
-    return ctx->kv;
+    return ctx->kv_now;
+}
+
+void lsi_context_name_cache(ls_context *ctx)
+{
+    lsi_cache_spec_name(&ctx->cache->spec, ctx->kv_now, sizeof ctx->kv_now);
 }
 
 /* What is done with the rows of each block after the last layer; a->x holds them. */
@@ -223,7 +204,7 @@ typedef ls_status rows_fn(ls_context *ctx, void *user, size_t row0, size_t n_row
 
 static bool canceled(const ls_context *ctx)
 {
-    return ctx->cancel && *ctx->cancel;
+    return ctx->options.cancel && *ctx->options.cancel;
 }
 
 /* One block of rows through all layers; committed on success. */
@@ -241,19 +222,23 @@ static ls_status forward_block(ls_context *ctx, const int32_t *tokens, size_t n_
     return LS_OK;
 }
 
-/* The cache takes memory as it is written; a system that has promised too much ends the process then. */
+/*
+ * The cache takes memory as it is written; a system that has promised too much ends the process then. What is
+ * held now may be less than a plan says, for a policy that has dropped tokens: only what is to come counts.
+ */
 static ls_status check_memory(const ls_context *ctx, size_t n_tokens, ls_error *err)
 {
     const struct lsi_cache *c = ctx->cache;
-    const size_t will = c->policy->plan(&c->shape, &c->spec, n_tokens), held = c->policy->bytes(c);
-    if (will <= held || will - held <= c->policy->plan(&c->shape, &c->spec, LSI_KV_PAGE))
+    const size_t will = c->policy->plan(&c->shape, &c->spec, n_tokens);
+    const size_t now = c->policy->plan(&c->shape, &c->spec, c->length);
+    if (will <= now || will - now <= c->policy->plan(&c->shape, &c->spec, LSI_KV_PAGE))
         return LS_OK; /* a step of decoding: asking the system would cost more than it */
     const size_t available = lsi_memory_available();
-    if (available > 0 && will - held > available)
+    if (available > 0 && will - now > available)
         return lsi_fail(err, LS_E_NOMEM,
                         "a context of %zu tokens needs %zu MiB more of KV cache and %zu MiB of memory are "
                         "free: take a smaller --kv or a shorter text",
-                        n_tokens, (will - held) >> 20, available >> 20);
+                        n_tokens, (will - now) >> 20, available >> 20);
     return LS_OK;
 }
 
@@ -276,23 +261,30 @@ static ls_status run(ls_context *ctx, const int32_t *tokens, size_t n_tokens, ro
                      ls_error *err)
 {
     LSI_TRY(check_tokens(ctx, tokens, n_tokens, err));
-    const size_t length = ctx->cache->length;
+    struct lsi_cache *cache = ctx->cache;
+    const size_t length = cache->length;
+    cache->n_prompt = n_tokens > 1 ? n_tokens : 0;
     for (size_t done = 0; done < n_tokens;) {
-        const size_t rows = lsi_min_size(ctx->block, n_tokens - done);
+        size_t rows = lsi_min_size(ctx->block, n_tokens - done);
+        if (cache->policy->block_rows)
+            rows = lsi_min_size(rows, cache->policy->block_rows(cache));
         ls_status st = forward_block(ctx, tokens + done, rows, err);
         if (st == LS_OK && fn)
             st = fn(ctx, user, done, rows, err);
         if (st != LS_OK) {
             /* A policy that cannot go back keeps the rows it has: the length says which. */
-            (void)ctx->cache->policy->rewind(ctx->cache, length, NULL);
+            (void)cache->policy->rewind(cache, length, NULL);
             return st;
         }
         done += rows;
-        if (ctx->progress)
-            ctx->progress(ctx->progress_user, done, n_tokens);
+        ctx->last_rows = rows;
+        if (ctx->options.progress)
+            ctx->options.progress(ctx->options.progress_user, done, n_tokens);
     }
-    if (n_tokens > 1 && ctx->cache->policy->settle)
-        ctx->cache->policy->settle(ctx->cache, &ctx->exec);
+    if (n_tokens > 1 && cache->policy->settle) {
+        cache->policy->settle(cache, &ctx->exec);
+        lsi_context_name_cache(ctx);
+    }
     return LS_OK;
 }
 
@@ -326,7 +318,7 @@ ls_status ls_context_append(ls_context *ctx, const int32_t *tokens, size_t n_tok
     if (!logits)
         return LS_OK;
     const size_t V = ctx->model->config.V;
-    head(ctx, ctx->logits, (n_tokens - 1) % ctx->block, 1);
+    head(ctx, ctx->logits, ctx->last_rows - 1, 1);
     lsi_exec_read(&ctx->exec, logits, ctx->logits, V * sizeof *logits);
     return check_finite(logits, V, err);
 }
@@ -339,11 +331,11 @@ static ls_status want_all_logits(ls_context *ctx, ls_error *err)
     const size_t row_bytes = ctx->model->config.V * sizeof(float);
     const size_t rows = lsi_min_size(ctx->block, lsi_max_size(LOGITS_MIN_ROWS, LOGITS_BYTES / row_bytes));
     ctx->all_logits = lsi_exec_alloc(&ctx->exec, rows * row_bytes);
-    ctx->host_logits = lsi_alloc(ctx->alloc, rows * row_bytes);
+    ctx->host_logits = lsi_alloc(ctx->options.alloc, rows * row_bytes);
     ctx->nll = lsi_exec_alloc(&ctx->exec, rows * sizeof(float));
     if (!ctx->all_logits || !ctx->host_logits || !ctx->nll) {
         lsi_exec_free(&ctx->exec, ctx->all_logits, rows * row_bytes);
-        lsi_free(ctx->alloc, ctx->host_logits, rows * row_bytes);
+        lsi_free(ctx->options.alloc, ctx->host_logits, rows * row_bytes);
         lsi_exec_free(&ctx->exec, ctx->nll, rows * sizeof(float));
         ctx->all_logits = ctx->host_logits = ctx->nll = NULL;
         return lsi_fail(err, LS_E_NOMEM, "out of memory for %zu rows of logits", rows);
@@ -415,9 +407,42 @@ ls_status ls_context_append_nll(ls_context *ctx, const int32_t *tokens, size_t n
     return run(ctx, tokens, n_tokens, give_nll, &a, err);
 }
 
+ls_status ls_context_fork(const ls_context *ctx, ls_context **copy, ls_error *err)
+{
+    ls_context *c = NULL;
+    LSI_TRY(ls_context_create(ctx->model, &ctx->options, &c, err));
+    const ls_status st = ls_context_assign(c, ctx, err);
+    if (st == LS_OK)
+        *copy = c;
+    else
+        ls_context_free(c);
+    return st;
+}
+
+ls_status ls_context_assign(ls_context *to, const ls_context *from, ls_error *err)
+{
+    struct lsi_cache *cache = NULL;
+    if (to == from)
+        return LS_OK;
+    if (to->model != from->model || strcmp(to->kv, from->kv) != 0 || to->block != from->block ||
+        to->cache->shape.n_ctx != from->cache->shape.n_ctx)
+        return lsi_fail(err, LS_E_INVAL,
+                        "contexts take over each other's tokens only when they have the same model "
+                        "and options");
+    if (!from->cache->policy->fork)
+        return lsi_fail(err, LS_E_UNSUPPORTED, "the cache %s cannot be copied", from->kv);
+    LSI_TRY(from->cache->policy->fork(from->cache, &cache, err));
+    to->cache->policy->free(to->cache);
+    to->cache = cache;
+    lsi_context_name_cache(to);
+    return LS_OK;
+}
+
 ls_status ls_context_rewind(ls_context *ctx, size_t n_tokens, ls_error *err)
 {
-    return ctx->cache->policy->rewind(ctx->cache, n_tokens, err);
+    LSI_TRY(ctx->cache->policy->rewind(ctx->cache, n_tokens, err));
+    lsi_context_name_cache(ctx);
+    return LS_OK;
 }
 
 ls_status ls_context_tile(ls_context *ctx, size_t n_tokens, ls_error *err)
@@ -426,5 +451,7 @@ ls_status ls_context_tile(ls_context *ctx, size_t n_tokens, ls_error *err)
         return lsi_fail(err, LS_E_UNSUPPORTED, "the cache %s cannot be repeated", ctx->kv);
     if (n_tokens <= ctx->cache->shape.n_ctx) /* more is refused by the policy */
         LSI_TRY(check_memory(ctx, n_tokens, err));
-    return ctx->cache->policy->tile(ctx->cache, n_tokens, err);
+    LSI_TRY(ctx->cache->policy->tile(ctx->cache, n_tokens, err));
+    lsi_context_name_cache(ctx);
+    return LS_OK;
 }

@@ -139,20 +139,10 @@ ls_status lsi_hf_dir_create(struct lsi_hf_dir *d, const char *out, const ls_allo
     return make_tmp(d);
 }
 
-/* Names are safe on disk once the directory is. */
-static void sync_dir(const char *dir)
-{
-    const int fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (fd < 0)
-        return;
-    fsync(fd);
-    close(fd);
-}
-
 static ls_status take_place(const struct lsi_hf_dir *h)
 {
     int e;
-    sync_dir(h->tmp);
+    lsi_sync_dir(h->tmp);
     if (!lsi_path_exists(h->out)) {
         if (rename(h->tmp, h->out) == 0)
             return LS_OK;

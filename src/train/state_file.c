@@ -231,21 +231,6 @@ ls_status lsi_state_path(char out[LSI_MODEL_PATH], const char *run, uint64_t ste
     return LS_OK;
 }
 
-/* Names are safe on disk once the directory is. */
-static void sync_folder_of(const char *path)
-{
-    char folder[LSI_MODEL_PATH];
-    snprintf(folder, sizeof folder, "%s", path);
-    char *slash = strrchr(folder, '/');
-    if (slash)
-        *slash = '\0';
-    const int fd = open(slash ? folder : ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (fd < 0)
-        return;
-    fsync(fd);
-    close(fd);
-}
-
 /* The numbers of the pieces in the order in which they are put: i-th piece -> its number. */
 static size_t *list_pieces(const struct lsi_params *p, size_t n)
 {
@@ -321,8 +306,6 @@ ls_status lsi_state_save(const char *path, const struct lsi_params *p, const str
     LSI_TRY_OR(end, write_all(w, p, list, n, &noted, sums, err));
     st = lsi_st_writer_commit(w, err);
     w = NULL;
-    if (st == LS_OK)
-        sync_folder_of(path);
 end:
     lsi_st_writer_free(w);
     lsi_buf_fini(&noted);

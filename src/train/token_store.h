@@ -5,7 +5,7 @@
 #ifndef LSI_TOKEN_STORE_H
 #define LSI_TOKEN_STORE_H
 
-#include "train/digest.h"
+#include "base/digest.h"
 
 struct lsi_token_store {
     const int32_t *ids;         /* [n_ids] */

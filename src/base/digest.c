@@ -2,7 +2,7 @@
  * Each lane takes every fourth word: lane = rotate((lane ^ word) * odd). For a given lane that is one to
  * one in the word, so no change of a single word can be missed.
  */
-#include "train/digest.h"
+#include "base/digest.h"
 
 #include <string.h>
 
