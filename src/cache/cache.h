@@ -96,9 +96,8 @@ struct lsi_cache {
     const struct lsi_cache_policy *policy;
     struct lsi_cache_shape shape;
     struct lsi_cache_spec spec;
-    size_t length; /* tokens committed: the position of the next one */
-    size_t prompt; /* tokens of the prompt whose blocks are being appended, 0: a step of decoding. Set by the
-                      caller. */
+    size_t length;   /* tokens committed: the position of the next one */
+    size_t n_prompt; /* tokens of the prompt that is being appended, set by who appends; 0: single steps */
     const ls_alloc *alloc;
 };
 
@@ -120,6 +119,7 @@ struct lsi_cache_io {
 struct lsi_cache_policy {
     const char *name;
     const char *summary;              /* one line for the help */
+    const char *example;              /* a --kv text, and after two spaces what it does; NULL: none */
     const struct lsi_cache_key *keys; /* [n_keys] */
     size_t n_keys;
     bool endless; /* the length may exceed n_ctx */

@@ -214,6 +214,7 @@ static size_t kept(const struct lsi_cache *cache, size_t layer, size_t g, int64_
 const struct lsi_cache_policy lsi_cache_full = {
     .name = "full",
     .summary = "every key and value, attended exactly",
+    .example = "full:q8  every token in about half the memory",
     .plan = plan,
     .create = create,
     .free = free_full,

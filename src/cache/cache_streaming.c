@@ -49,11 +49,12 @@ static const struct lsi_cache_key keys[] = {
 struct cache_streaming {
     struct lsi_cache base;
     struct lsi_page_pool *pool;
-    struct lsi_kv_pages *layers; /* [L], of equal length: pages with sinks, then the ring */
-    size_t S, R;                 /* sinks; recent tokens besides the newest */
-    size_t first;                /* place in the text of the ring's first page */
-    size_t start;                /* of the open prompt */
-    bool open;                   /* a prompt is being read at once */
+    struct lsi_kv_pages *layers;   /* [L], of equal length: pages with sinks, then the ring */
+    struct lsi_cache_value recent; /* as it was asked for; base.spec has the number */
+    size_t S, R;                   /* sinks; recent tokens besides the newest */
+    size_t first;                  /* place in the text of the ring's first page */
+    size_t start;                  /* of the open prompt */
+    bool open;                     /* a prompt is being read at once */
 };
 
 static struct cache_streaming *streaming(struct lsi_cache *c)
@@ -159,6 +160,7 @@ static struct cache_streaming *make(const struct lsi_cache *like, struct lsi_pag
     c->base = *like;
     c->base.length = 0;
     c->pool = pool;
+    c->recent = like->spec.value[RECENT];
     c->S = (size_t)like->spec.value[SINK].n;
     c->R = recent_tokens(&like->spec, 1);
     c->first = sink_pages(c->S);
@@ -234,22 +236,22 @@ static void turn(struct cache_streaming *c, size_t n)
 /* Sizes that are shares of the first prompt are known when it comes. */
 static ls_status begin(struct cache_streaming *c, ls_error *err)
 {
-    const size_t R = recent_tokens(&c->base.spec, lsi_max_size(c->base.prompt, 1));
-    LSI_TRY(check_window(&c->base.shape, c->S, R, err));
-    c->R = R;
-    return LS_OK;
+    const size_t n = lsi_cache_tokens(&c->recent, lsi_max_size(c->base.n_prompt, 1));
+    c->base.spec.value[RECENT] = (struct lsi_cache_value){ .n = (int64_t)n, .percent = -1 };
+    c->R = recent_tokens(&c->base.spec, 0);
+    return check_window(&c->base.shape, c->S, c->R, err);
 }
 
 /* A prompt that is read at once has a position for each of its tokens. */
 static ls_status open_prompt(struct cache_streaming *c, ls_error *err)
 {
     const size_t cached = lsi_min_size(c->base.length, c->S + c->R), limit = position_limit(&c->base.shape);
-    if (c->base.prompt > limit - lsi_min_size(limit, cached))
+    if (c->base.n_prompt > limit - lsi_min_size(limit, cached))
         return lsi_fail(
             err, LS_E_LIMIT,
             "a prompt of %zu tokens after %zu cached ones does not fit the %zu that the model was "
             "trained for: --kv streaming:prompt=windowed reads prompts of any length",
-            c->base.prompt, cached, limit);
+            c->base.n_prompt, cached, limit);
     c->open = true;
     c->start = c->base.length;
     return LS_OK;
@@ -260,7 +262,7 @@ static ls_status reserve(struct lsi_cache *cache, size_t n_rows, ls_error *err)
     struct cache_streaming *c = streaming(cache);
     if (cache->length == 0)
         LSI_TRY(begin(c, err));
-    if (cache->prompt > 0 && !c->open && cache->spec.value[PROMPT].n == PROMPT_DENSE)
+    if (cache->n_prompt > 0 && !c->open && cache->spec.value[PROMPT].n == PROMPT_DENSE)
         LSI_TRY(open_prompt(c, err));
 
     const size_t L = cache->shape.L, n = c->layers[0].n;
@@ -579,6 +581,7 @@ static ls_status fork_streaming(const struct lsi_cache *cache, struct lsi_cache 
     if (!c)
         return lsi_fail(err, LS_E_NOMEM, "out of memory for a copy of the KV cache");
     c->base.length = cache->length;
+    c->recent = from->recent;
     c->R = from->R;
     c->first = from->first;
     c->start = from->start;
@@ -590,6 +593,7 @@ static ls_status fork_streaming(const struct lsi_cache *cache, struct lsi_cache 
 const struct lsi_cache_policy lsi_cache_streaming = {
     .name = "streaming",
     .summary = "the first and the most recent tokens, for texts without end (StreamingLLM)",
+    .example = "streaming:sink=4,recent=1020  generate for as long as you like in the memory of 1,024 tokens",
     .keys = keys,
     .n_keys = LSI_LEN(keys),
     .endless = true,

@@ -122,10 +122,10 @@ static void feed(struct fixture *f, size_t row, size_t n, size_t block, float *o
 /* The same as one prompt. */
 static void feed_prompt(struct fixture *f, size_t row, size_t n, size_t block, float *out)
 {
-    f->cache->prompt = n;
+    f->cache->n_prompt = n;
     feed(f, row, n, block, out);
     f->cache->policy->settle(f->cache, &f->ex);
-    f->cache->prompt = 0;
+    f->cache->n_prompt = 0;
 }
 
 static double max_diff(const float *a, const float *b, size_t n)
@@ -336,12 +336,12 @@ static void test_dense_prompts(void)
     struct fixture f;
     const struct sim s = { .S = 4, .R = 60, .dense = 700 };
     open_fixture(&f, "streaming:sink=4,recent=60,prompt=dense,fp32", 64, 0);
-    f.cache->prompt = 700;
+    f.cache->n_prompt = 700;
     feed(&f, 0, 699, 64, NULL);
     feed(&f, 699, 1, 1, NULL); /* a block of one row is a part of the prompt as well */
     CHECK_INT(f.cache->policy->bytes(f.cache), 3 * L * lsi_kv_page_bytes(LSI_KV_F32, G, D));
     f.cache->policy->settle(f.cache, &f.ex);
-    f.cache->prompt = 0;
+    f.cache->n_prompt = 0;
     close_fixture(&f);
 
     open_fixture(&f, "streaming:sink=4,recent=60,prompt=dense,fp32", 64, 0);
@@ -356,7 +356,7 @@ static void test_dense_prompts(void)
     CHECK_NEAR(worst(&s, &s, N, want), 0, 1e-5);
 
     /* A second prompt has S + R + 600 positions: too many. */
-    f.cache->prompt = N;
+    f.cache->n_prompt = N;
     CHECK_INT(f.cache->policy->reserve(f.cache, 64, &err), LS_E_LIMIT);
     CHECK(strstr(err.text, "prompt=windowed") != NULL);
     close_fixture(&f);
