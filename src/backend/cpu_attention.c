@@ -358,7 +358,7 @@ static void attend_many(struct lsi_exec *ex, struct call *c)
 static void choose_kernel(const struct lsi_exec *ex, struct call *c)
 {
     const struct lsk_table *kernels = lsi_cpu_kernels(ex);
-    const bool round = ex->compute != LSI_COMPUTE_FP32, many = c->a->T > FEW_TOKENS;
+    const bool round = ex->compute != LSI_COMPUTE_FP32, many = !lsi_cpu_few(ex, c->a->T, FEW_TOKENS);
 
     switch (c->a->kv.format) {
     case LSI_KV_F32:
@@ -389,7 +389,7 @@ void lsi_cpu_attention(struct lsi_exec *ex, const struct lsi_attention *a)
     c.group = a->H / a->kv.G;
     c.head_bytes = lsi_cpu_head_bytes(a->kv.format, a->kv.D);
     choose_kernel(ex, &c);
-    if (a->T <= FEW_TOKENS)
+    if (lsi_cpu_few(ex, a->T, FEW_TOKENS))
         attend_few(ex, &c);
     else
         attend_many(ex, &c);
@@ -401,7 +401,7 @@ size_t lsi_cpu_attention_scratch(const struct lsi_exec *ex, size_t T, size_t H, 
     struct call c = { 0 };
 
     layout_few(&few, &c, ex->n_threads, lsi_min_size(T, FEW_TOKENS), H, D);
-    if (T > FEW_TOKENS) {
+    if (!lsi_cpu_few(ex, T, FEW_TOKENS)) {
         /* Fewer tokens may make larger tiles, but never more than the limit. */
         const size_t rows = lsi_min_size(TILE_ROWS, lsi_max_size(LSK_ATTN_ROW_PAD, TILE_ELEMENTS / D));
         layout_many(&many, &c, ex->n_threads, lsi_min_size(T, lsi_max_size(1, rows / (H / G))), H / G, D);

@@ -133,6 +133,9 @@ struct lsi_cache_policy {
                         const struct lsi_cache_spec *spec, const ls_alloc *alloc, ls_error *err);
     void (*free)(struct lsi_cache *cache);
 
+    /** (optional) Most rows that the next block may have, >= 1: a policy that cuts long prompts in between.
+     */
+    size_t (*block_rows)(const struct lsi_cache *cache);
     /** Room for n_rows (<= shape.n_rows) more rows. On failure the cache is as before. */
     ls_status (*reserve)(struct lsi_cache *cache, size_t n_rows, ls_error *err);
     /** Keys (rotated) and values of the rows that follow `length`, [n_rows][G*D]. */
@@ -199,5 +202,7 @@ static inline size_t lsi_cache_tokens(const struct lsi_cache_value *v, size_t n_
 
 extern const struct lsi_cache_policy lsi_cache_full;      /* cache_full.c */
 extern const struct lsi_cache_policy lsi_cache_streaming; /* cache_streaming.c */
+extern const struct lsi_cache_policy lsi_cache_h2o;       /* cache_h2o.c */
+extern const struct lsi_cache_policy lsi_cache_snapkv;    /* cache_snapkv.c */
 
 #endif

@@ -293,6 +293,7 @@ static void settle(struct lsi_cache *cache, struct lsi_exec *ex)
     if (!c->open)
         return;
     c->open = false;
+    c->start = 0;
     const size_t n = c->layers[0].n, most = most_pages(&cache->shape, c->S, c->R);
     const size_t spent = n > most ? lsi_min_size(n - most, spent_pages(c)) : 0;
     turn(c, spent);
@@ -511,6 +512,7 @@ static ls_status rewind_streaming(struct lsi_cache *cache, size_t n_tokens, ls_e
         cut(c, lsi_div_up(n_tokens, LSI_KV_PAGE));
     cache->length = n_tokens;
     c->open = false;
+    c->start = 0;
     return LS_OK;
 }
 
@@ -590,6 +592,27 @@ static ls_status fork_streaming(const struct lsi_cache *cache, struct lsi_cache 
     return LS_OK;
 }
 
+static ls_status state(struct lsi_cache *cache, struct lsi_cache_io *io, ls_error *err)
+{
+    struct cache_streaming *c = streaming(cache);
+    size_t n_pages = c->layers[0].n;
+    LSI_TRY(io->bytes(io, &cache->length, sizeof cache->length, err));
+    LSI_TRY(io->bytes(io, cache->spec.value, sizeof cache->spec.value, err));
+    LSI_TRY(io->bytes(io, &c->R, sizeof c->R, err));
+    LSI_TRY(io->bytes(io, &c->first, sizeof c->first, err));
+    LSI_TRY(io->bytes(io, &c->start, sizeof c->start, err));
+    LSI_TRY(io->bytes(io, &c->open, sizeof c->open, err));
+    LSI_TRY(io->bytes(io, &n_pages, sizeof n_pages, err));
+    if (io->reading &&
+        (c->start > cache->length || c->first > sink_pages(c->S) + cache->length / LSI_KV_PAGE ||
+         check_window(&cache->shape, c->S, c->R, NULL) != LS_OK))
+        return lsi_fail(err, LS_E_LIMIT, "the session's window of %zu tokens does not fit the context of %zu",
+                        c->S + c->R + 1, position_limit(&cache->shape));
+    for (size_t l = 0; l < cache->shape.L; l++)
+        LSI_TRY(io->pages(io, &c->layers[l], n_pages, err));
+    return LS_OK;
+}
+
 const struct lsi_cache_policy lsi_cache_streaming = {
     .name = "streaming",
     .summary = "the first and the most recent tokens, for texts without end (StreamingLLM)",
@@ -613,5 +636,6 @@ const struct lsi_cache_policy lsi_cache_streaming = {
     .bytes_read = bytes_read,
     .tile = tile,
     .fork = fork_streaming,
+    .state = state,
     .kept = kept,
 };

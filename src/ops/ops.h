@@ -43,6 +43,7 @@ struct lsi_exec {
     int n_threads;
     struct lsi_pool *pool; /* NULL with one thread */
     enum lsi_compute compute;
+    bool few_as_many; /* few rows go the ways of many: a row is rounded alike however many there are */
     struct lsi_arena scratch; /* reset by each op */
     void *state;              /* the backend's own (primitive cache, streams) */
 };

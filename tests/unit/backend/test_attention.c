@@ -219,6 +219,43 @@ static void test_decode_equals_block(void)
     }
 }
 
+/* Where few rows go the ways of many, a block of any length rounds a row alike. */
+static void test_few_as_many(void)
+{
+    enum {
+        T = 40
+    };
+    for (int format = LSI_KV_BF16; format <= LSI_KV_Q8; format++) {
+        struct problem p = problem((enum lsi_kv_format)format, T, 6, 2, 64, 500, 0, 0);
+        make_problem(&p, 7);
+        float *block = floats(T * p.ldo), *part = floats(T * p.ldo);
+        struct lsi_exec ex = make_exec(2, LSI_COMPUTE_BF16, &p, T);
+        struct lsi_attention a = attention(&p, block, NULL);
+        lsi_op_attention(&ex, &a);
+        lsi_exec_fini(&ex);
+        for (size_t n = 1; n <= 9; n++) {
+            lsi_exec_plan_cpu(&ex, 2, LSI_COMPUTE_BF16);
+            ex.few_as_many = true;
+            const size_t scratch = lsi_op_attention_scratch(&ex, n, p.H, p.G, p.D);
+            ls_error err;
+            REQUIRE_OK(lsi_exec_init_cpu(&ex, 2, LSI_COMPUTE_BF16, heap(), &err), err);
+            REQUIRE_OK(lsi_exec_set_scratch(&ex, scratch, &err), err);
+            ex.few_as_many = true;
+            a.q = p.q;
+            a.out = part;
+            a.T = n;
+            lsi_op_attention(&ex, &a);
+            lsi_exec_fini(&ex);
+            for (size_t t = 0; t < n; t++)
+                for (size_t i = 0; i < p.H * p.D; i++)
+                    CHECK_NEAR(part[t * p.ldo + i], block[t * p.ldo + i], 1e-5);
+        }
+        free_floats(block, T * p.ldo);
+        free_floats(part, T * p.ldo);
+        free_problem(&p);
+    }
+}
+
 /* Two bytes of scale for 32 of a key's or value's. */
 static void test_page_bytes(void)
 {
@@ -232,14 +269,9 @@ static void test_page_bytes(void)
 int main(int argc, char **argv)
 {
     static const struct test tests[] = {
-        TEST(test_shapes),
-        TEST(test_windows),
-        TEST(test_rows_that_see_nothing),
-        TEST(test_odd_sizes),
-        TEST(test_deep_and_in_place),
-        TEST(test_decode_equals_block),
-        TEST(test_page_bytes),
-        TEST(test_ends),
+        TEST(test_shapes),      TEST(test_windows),           TEST(test_rows_that_see_nothing),
+        TEST(test_odd_sizes),   TEST(test_deep_and_in_place), TEST(test_decode_equals_block),
+        TEST(test_few_as_many), TEST(test_page_bytes),        TEST(test_ends),
     };
     return test_main(tests, sizeof tests / sizeof tests[0], argc, argv);
 }
