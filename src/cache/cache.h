@@ -119,6 +119,7 @@ struct lsi_cache_io {
 struct lsi_cache_policy {
     const char *name;
     const char *summary;              /* one line for the help */
+    const char *example;              /* a --kv text, and after two spaces what it does; NULL: none */
     const struct lsi_cache_key *keys; /* [n_keys] */
     size_t n_keys;
     bool endless; /* the length may exceed n_ctx */

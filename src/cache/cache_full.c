@@ -242,6 +242,7 @@ size_t lsi_full_bytes_seen(const struct lsi_cache *cache, size_t layer, size_t n
 const struct lsi_cache_policy lsi_cache_full = {
     .name = "full",
     .summary = "every key and value, attended exactly",
+    .example = "full:q8  every token in about half the memory",
     .plan = lsi_full_plan,
     .create = create,
     .free = lsi_full_free,
