@@ -318,6 +318,29 @@ def case_adapter(folder):
     check("the merged model knows the text", None not in losses and losses[1] < 0.95 * losses[0], losses)
 
 
+def case_adapter_context(folder):
+    """A context that is extended with an adapter arrives in the merged model, as it does in a whole one."""
+    extend = ("--seq", 96, "--rope-base", 54321, "--rope-scaling", "yarn:4:64", "--context", 5000)
+    runs = [Run(folder, name, *extend, *more) for name, more in (("whole", ()), ("lora", ("--lora-rank", 2)))]
+    ends = [run.go(2) for run in runs]
+    check("both run", all(e[0] == 0 for e in ends), ends)
+    merged = os.path.join(folder, "merged")
+    ends = [longspan("merge", "-m", MODEL, "--adapter", runs[1].path("adapter"), "-o", out, "-q")
+            for out in (merged, merged + ".gguf")]
+    check("the adapter is merged", all(e[0] == 0 for e in ends), ends)
+    told = []
+    for model in (runs[0].path("model"), merged, merged + ".gguf"):
+        status, out, err = longspan("info", "-m", model, "--json")
+        about = json.loads(out)["architecture"] if status == 0 else {}
+        told.append({k: v for k, v in about.items() if k.startswith(("rope", "n_ctx"))})
+    check("with its position settings", len(told[0]) >= 3 and told.count(told[0]) == 3, told)
+    configs = []
+    for model in (runs[0].path("model"), merged):
+        with open(os.path.join(model, "config.json"), encoding="utf-8") as f:
+            configs.append({k: v for k, v in json.load(f).items() if k.startswith(("rope", "max_pos"))})
+    check("as config.json has them", configs[0] == configs[1], configs)
+
+
 def case_from_scratch(folder):
     model = os.path.join(folder, "new")
     os.mkdir(model)
