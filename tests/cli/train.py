@@ -341,6 +341,28 @@ def case_adapter_context(folder):
     check("as config.json has them", configs[0] == configs[1], configs)
 
 
+def case_curves(folder):
+    """A thousand steps computed at once and in uneven blocks and pieces: what the last bits of each step come to.
+
+    The learning rate is one at which training is not chaotic; where it is, any disturbance grows with every step."""
+    n, last = 1000, 100
+    write_text(os.path.join(folder, "text.txt"), words=120000)  # none of it twice: learning by heart is chaotic
+    cut = ("--mode", "sweep", "--block", 48, "--head-chunks", 3)
+    for dtype, bound, mean_bound in (("fp32", 1e-4, 1e-5), ("bf16", 2e-2, 1e-3)):
+        how = ("--seq", 160, "--lr", "5e-4", "--schedule", "cosine", "--warmup", 0.05, "--dtype", dtype)
+        runs = [Run(folder, f"{dtype}-{more[1]}", *how, *more) for more in (("--mode", "standard"), cut)]
+        for p in [r.start(n) for r in runs]:
+            _, err = p.communicate(timeout=2 * TIMEOUT)
+            check(f"{dtype}: a thousand steps", p.returncode == 0, (p.returncode, err))
+        one, other = ([m["loss"] for m in r.metrics()] for r in runs)
+        apart = max(abs(a - b) / a for a, b in zip(one, other))
+        means = [sum(c[-last:]) / last for c in (one, other)]
+        check(f"{dtype}: from {one[0]:.3f} to {means[0]:.3f}", len(one) == len(other) == n and means[0] < 0.8 * one[0], means)
+        check(f"{dtype}: losses of a step at most {apart:.1e} apart", apart <= bound, (apart, bound))
+        between = abs(means[1] / means[0] - 1)
+        check(f"{dtype}: means of the last {last} {between:.1e} apart", between <= mean_bound, means)
+
+
 def case_from_scratch(folder):
     model = os.path.join(folder, "new")
     os.mkdir(model)
