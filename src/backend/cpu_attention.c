@@ -34,22 +34,24 @@
 
 _Static_assert(LSK_PAGE == LSI_KV_PAGE, "kernels and caches agree on the page");
 
-static size_t head_bytes(enum lsi_kv_format format, size_t D)
+size_t lsi_cpu_head_bytes(enum lsi_kv_format format, size_t D)
 {
-    switch (format) {
+    switch (lsi_kv_kind(format)) {
     case LSI_KV_BF16:
         return lsk_kv_bf16_head_bytes(D);
     case LSI_KV_F32:
         return lsk_kv_f32_head_bytes(D);
     case LSI_KV_Q8:
         return lsk_kv_q8_head_bytes(D);
+    case LSI_KV_KIVI:
+        return lsk_kivi_head_bytes(lsi_cpu_kivi(format), D);
     }
     return 0;
 }
 
 size_t lsi_kv_page_bytes(enum lsi_kv_format format, size_t G, size_t D)
 {
-    return G * head_bytes(format, D);
+    return G * lsi_cpu_head_bytes(format, D);
 }
 
 /* ---- storing ------------------------------------------------------------------------ */
@@ -69,7 +71,7 @@ static void store_task(void *ctx, size_t task, int thread)
     const size_t page = s->slot0 / LSI_KV_PAGE + task;
     const size_t begin = lsi_max_size(s->slot0, page * LSI_KV_PAGE);
     const size_t end = lsi_min_size(s->slot0 + s->n_rows, (page + 1) * LSI_KV_PAGE);
-    const size_t D = s->kv->D, stride = head_bytes(s->kv->format, D);
+    const size_t D = s->kv->D, stride = lsi_cpu_head_bytes(s->kv->format, D);
 
     (void)thread;
     for (size_t slot = begin; slot < end; slot++) {
@@ -86,6 +88,7 @@ void lsi_cpu_kv_store(struct lsi_exec *ex, const struct lsi_kv_view *kv, size_t 
     const struct lsk_table *kernels = lsi_cpu_kernels(ex);
     struct store s = { .kv = kv, .k = k, .v = v, .ldk = ldk, .ldv = ldv, .slot0 = slot0, .n_rows = n_rows };
 
+    LSI_ASSERT(lsi_kv_kind(kv->format) != LSI_KV_KIVI);
     if (n_rows == 0)
         return;
     s.store = kv->format == LSI_KV_BF16  ? kernels->kv_store_bf16
@@ -108,6 +111,8 @@ struct call {
     const struct lsi_attention *a;
     lsk_attn_fn *attn;
     lsk_kv_q8_to_bf16_fn *convert; /* NULL: the kernel reads pages as they are stored */
+    lsk_kivi_to_bf16_fn *unpack;   /* the same for packed pages */
+    struct lsk_kivi kivi;
     size_t group;                  /* query heads per kv head */
     size_t head_bytes;
     /* few tokens */
@@ -124,6 +129,13 @@ static size_t seen_from(const struct lsi_attention *a, size_t t)
 {
     const size_t end = a->slot0 + t + 1;
     return a->window > 0 && end > a->window ? lsi_max_size(a->s0, end - a->window) : a->s0;
+}
+
+/* Slot behind the last that the token sees. */
+static size_t seen_to(const struct lsi_attention *a, size_t t)
+{
+    const size_t end = a->slot0 + t + 1;
+    return a->s_end > 0 ? lsi_min_size(a->s_end, end) : end;
 }
 
 /* Position of a slot in a page, 0 or LSI_KV_PAGE for slots before or after it. */
@@ -152,7 +164,7 @@ static void set_limits(const struct call *c, const struct tile *tile, size_t t0,
 {
     for (size_t t = 0; t < n_tokens; t++) {
         const uint16_t lo = within(seen_from(c->a, t0 + t), slot);
-        const uint16_t hi = within(lsi_min_size(end, c->a->slot0 + t0 + t + 1), slot);
+        const uint16_t hi = within(lsi_min_size(end, seen_to(c->a, t0 + t)), slot);
         for (size_t r = t * c->group; r < (t + 1) * c->group; r++) {
             tile->lo[r] = lo;
             tile->hi[r] = hi;
@@ -168,6 +180,7 @@ static void see_slots(const struct call *c, const struct tile *tile, size_t g, s
     const struct lsi_attention *a = c->a;
     struct lsk_attn k = { .D = a->kv.D, .n_rows = n_tokens * c->group, .q = tile->q, .m = tile->m };
 
+    k.kivi = c->kivi;
     k.l = tile->l;
     k.acc = tile->acc;
     k.lo = tile->lo;
@@ -177,17 +190,19 @@ static void see_slots(const struct call *c, const struct tile *tile, size_t g, s
         const size_t slot = page * LSI_KV_PAGE;
         const bool more = slot + LSI_KV_PAGE < end;
         /* Between the edges every row sees every slot of every page. */
-        const bool all = slot + LSI_KV_PAGE <= lsi_min_size(end, a->slot0 + t0 + 1) &&
+        const bool all = slot + LSI_KV_PAGE <= lsi_min_size(end, seen_to(a, t0)) &&
                          seen_from(a, t0 + n_tokens - 1) <= slot;
         if (!all || !all_before)
             set_limits(c, tile, t0, n_tokens, slot, end);
         all_before = all;
         k.head = (const unsigned char *)a->kv.pages[page] + g * c->head_bytes;
         k.next = more ? (const unsigned char *)a->kv.pages[page + 1] + g * c->head_bytes : after;
-        if (c->convert) {
+        if (c->convert)
             c->convert(tile->page, k.head, a->kv.D);
+        else if (c->unpack)
+            c->unpack(tile->page, k.head, c->kivi, a->kv.D);
+        if (c->convert || c->unpack)
             k.head = tile->page;
-        }
         c->attn(&k);
     }
 }
@@ -270,10 +285,10 @@ static void chunk_task(void *ctx, size_t task, int thread)
     const struct lsi_attention *a = c->a;
     const size_t per_chunk = a->kv.G / c->task_heads, i = task / per_chunk, R = a->T * c->group;
     const size_t first = task % per_chunk * c->task_heads, last = first + c->task_heads - 1;
-    const size_t end = lsi_min_size((c->chunk0 + i + 1) * c->chunk, a->slot0 + a->T);
+    const size_t seen = seen_to(a, a->T - 1), end = lsi_min_size((c->chunk0 + i + 1) * c->chunk, seen);
     const size_t then = chunk_begin(c, (task + 1) / per_chunk);
     const void *after =
-        then < a->slot0 + a->T ? head_of(c, then, (task + 1) % per_chunk * c->task_heads) : NULL;
+        then < seen ? head_of(c, then, (task + 1) % per_chunk * c->task_heads) : NULL;
 
     for (size_t g = first; g <= last; g++) {
         const struct tile tile = chunk_state(c, i, g, thread);
@@ -316,7 +331,7 @@ static void attend_few(struct lsi_exec *ex, struct call *c)
 {
     const struct lsi_attention *a = c->a;
     const size_t R = a->T * c->group, G = a->kv.G;
-    const size_t begin = seen_from(a, 0), end = lsi_max_size(a->slot0 + a->T, begin + 1);
+    const size_t begin = seen_from(a, 0), end = lsi_max_size(seen_to(a, a->T - 1), begin + 1);
 
     layout_few(&ex->scratch, c, ex->n_threads, a->T, a->H, a->kv.D);
     LSI_ASSERT(!ex->scratch.failed);
@@ -382,7 +397,7 @@ static void tile_task(void *ctx, size_t task, int thread)
     pack_queries(c, tile->q, g, t0, n_tokens);
     memset(tile->q + n_rows * D, 0, (padded - n_rows) * D * sizeof(float));
     reset_rows(tile->m, tile->l, tile->acc, padded, D);
-    see_slots(c, tile, g, t0, n_tokens, seen_from(a, t0), a->slot0 + t0 + n_tokens, NULL);
+    see_slots(c, tile, g, t0, n_tokens, seen_from(a, t0), seen_to(a, t0 + n_tokens - 1), NULL);
     for (size_t r = 0; r < n_rows; r++)
         finish_row(a, t0 + r / c->group, g * c->group + r % c->group, tile->m[r], tile->l[r],
                    tile->acc + r * D);
@@ -407,7 +422,7 @@ static void choose_kernel(const struct lsi_exec *ex, struct call *c)
     const struct lsk_table *kernels = lsi_cpu_kernels(ex);
     const bool round = ex->compute != LSI_COMPUTE_FP32, many = c->a->T > FEW_TOKENS;
 
-    switch (c->a->kv.format) {
+    switch (lsi_kv_kind(c->a->kv.format)) {
     case LSI_KV_F32:
         c->attn = kernels->attn_f32;
         break;
@@ -422,6 +437,14 @@ static void choose_kernel(const struct lsi_exec *ex, struct call *c)
             c->attn = kernels->attn_q8;
         }
         break;
+    case LSI_KV_KIVI:
+        c->kivi = lsi_cpu_kivi(c->a->kv.format);
+        c->attn = kernels->attn_kivi;
+        if (round && many && c->a->kv.D % LSK_TILE == 0) {
+            c->unpack = kernels->kivi_to_bf16;
+            c->attn = kernels->attn_bf16_round;
+        }
+        break;
     }
 }
 
@@ -434,7 +457,8 @@ void lsi_cpu_attention(struct lsi_exec *ex, const struct lsi_attention *a)
         return;
     ex->scratch.used = 0;
     c.group = a->H / a->kv.G;
-    c.head_bytes = head_bytes(a->kv.format, a->kv.D);
+    LSI_ASSERT(a->s_end == 0 || seen_from(a, 0) < a->s_end);
+    c.head_bytes = lsi_cpu_head_bytes(a->kv.format, a->kv.D);
     choose_kernel(ex, &c);
     if (a->T <= FEW_TOKENS)
         attend_few(ex, &c);

@@ -31,7 +31,22 @@ enum lsi_kv_format {
     LSI_KV_BF16,
     LSI_KV_F32,
     LSI_KV_Q8, /* 8 bits, a bf16 scale for each run of 32 dimensions */
+    /* Packed in few bits, whole groups of slots at a time (kernels/kivi.h). How is part of the format:
+     * lsi_kv_kivi. Written by lsi_op_kv_pack alone. */
+    LSI_KV_KIVI,
 };
+
+/** LSI_KV_KIVI with so many bits for keys and values (2, 4, 8), in groups of so many (32, 64, 128). */
+static inline enum lsi_kv_format lsi_kv_kivi(unsigned bits_k, unsigned bits_v, unsigned group)
+{
+    return (enum lsi_kv_format)(LSI_KV_KIVI | bits_k << 4 | bits_v << 8 | group << 12);
+}
+
+/** The format without how it packs. */
+static inline enum lsi_kv_format lsi_kv_kind(enum lsi_kv_format format)
+{
+    return (enum lsi_kv_format)((unsigned)format & 15);
+}
 
 #define LSI_KV_PAGE 256 /* tokens per page of a cache */
 
@@ -141,8 +156,8 @@ void lsi_op_kv_store(struct lsi_exec *ex, const struct lsi_kv_view *kv, size_t s
 /**
  * Causal attention of a block of query rows over stored slots.
  *
- * Row t sits at slot slot0 + t and sees slot s iff s0 <= s <= slot0 + t and, when
- * window > 0, s > slot0 + t - window. Query head h reads kv head h / (H/G).
+ * Row t sits at slot slot0 + t and sees slot s iff s0 <= s <= slot0 + t, when window > 0
+ * s > slot0 + t - window, and when s_end > 0 s < s_end. Query head h reads kv head h / (H/G).
  * Softmax and sums in fp32. With compute fp32 products are fp32 as well; else
  * operands may be rounded to bf16.
  *
@@ -158,6 +173,7 @@ struct lsi_attention {
     size_t T, H;
     size_t slot0;  /* slot of row 0 */
     size_t s0;     /* first slot to look at */
+    size_t s_end;  /* slots from here on are not looked at; 0: all are */
     size_t window; /* 0: none */
     float scale;
     struct lsi_kv_view kv;
