@@ -1,6 +1,6 @@
 /*
  * A backend: where ops run. Every slot has the contract of the lsi_op_ function of
- * the same name (ops/ops.h) and may be NULL only where marked (optional). The _scratch slots look at
+ * the same name (ops/*.h) and may be NULL only where marked (optional). The _scratch slots look at
  * n_threads and compute only.
  *
  * To add one (a GPU): fill this table in a new folder and offer an
@@ -10,6 +10,7 @@
 #define LSI_BACKEND_H
 
 #include "ops/backward.h"
+#include "ops/cache_ops.h"
 
 struct lsi_backend {
     const char *name;
@@ -33,6 +34,23 @@ struct lsi_backend {
     void (*attention)(struct lsi_exec *, const struct lsi_attention *);
     size_t (*attention_scratch)(const struct lsi_exec *, size_t, size_t, size_t, size_t);
     void (*nll)(struct lsi_exec *, float *, const float *, const int32_t *, size_t, size_t, size_t);
+
+    /* cache policies: ops/cache_ops.h. Scores and sums have one _scratch. */
+    void (*attention_sums)(struct lsi_exec *, const struct lsi_attention *, float *, size_t);
+    void (*attention_scores)(struct lsi_exec *, const struct lsi_attention *, float *, size_t);
+    size_t (*attention_sums_scratch)(const struct lsi_exec *, size_t, size_t, size_t, size_t);
+    void (*attention_slots)(struct lsi_exec *, const struct lsi_attention_slots *);
+    size_t (*attention_slots_scratch)(const struct lsi_exec *, size_t, size_t, size_t);
+    void (*attention_merge)(struct lsi_exec *, float *, size_t, float *, const float *, size_t, const float *,
+                            size_t, size_t, size_t);
+    void (*kv_move)(struct lsi_exec *, const struct lsi_kv_view *, size_t, const uint32_t *, const uint32_t *,
+                    size_t);
+    void (*kv_load)(struct lsi_exec *, const struct lsi_kv_view *, size_t, float *, size_t, float *, size_t,
+                    size_t);
+    void (*kv_pack)(struct lsi_exec *, const struct lsi_kv_pack *);
+    size_t (*kv_pack_scratch)(const struct lsi_exec *, size_t);
+    void (*rope_at)(struct lsi_exec *, float *, size_t, size_t, size_t, size_t, const struct lsi_rope *,
+                    const int64_t *);
 
     /* training: ops/backward.h */
     void (*rmsnorm_backward)(struct lsi_exec *, float *, float *, const float *, const float *, const float *,

@@ -56,7 +56,9 @@ void lsi_cpu_rmsnorm(struct lsi_exec *ex, float *y, const float *x, const float 
 void lsi_cpu_rmsnorm_add(struct lsi_exec *ex, float *y, const float *x, const float *gain, size_t n_rows,
                          size_t n_cols, float eps);
 void lsi_cpu_rope(struct lsi_exec *ex, float *x, size_t n_rows, size_t n_heads, size_t D, size_t ld,
-                  const struct lsi_rope *rope, int64_t pos0);
+                  const struct lsi_rope *how, int64_t pos0);
+void lsi_cpu_rope_at(struct lsi_exec *ex, float *x, size_t n_rows, size_t n_heads, size_t D, size_t ld,
+                     const struct lsi_rope *how, const int64_t *pos);
 void lsi_cpu_zero(struct lsi_exec *ex, void *x, size_t bytes);
 void lsi_cpu_scale(struct lsi_exec *ex, float *x, size_t n, float scale);
 void lsi_cpu_glu_to(struct lsi_exec *ex, float *y, const float *gate, const float *up, size_t n_rows,
@@ -106,8 +108,22 @@ void lsi_cpu_kv_store(struct lsi_exec *ex, const struct lsi_kv_view *kv, size_t 
 void lsi_cpu_attention(struct lsi_exec *ex, const struct lsi_attention *a);
 size_t lsi_cpu_attention_scratch(const struct lsi_exec *ex, size_t T, size_t H, size_t G, size_t D);
 
-/** Bytes of one head of a page. */
-size_t lsi_cpu_head_bytes(enum lsi_kv_format format, size_t D);
+/* cpu_attention_sums.c */
+void lsi_cpu_attention_sums(struct lsi_exec *ex, const struct lsi_attention *a, float *sums, size_t ld);
+size_t lsi_cpu_attention_sums_scratch(const struct lsi_exec *ex, size_t T, size_t H, size_t G, size_t D);
+void lsi_cpu_attention_scores(struct lsi_exec *ex, const struct lsi_attention *a, float *scores, size_t ld);
+
+/* cpu_attention_slots.c */
+void lsi_cpu_attention_slots(struct lsi_exec *ex, const struct lsi_attention_slots *a);
+size_t lsi_cpu_attention_slots_scratch(const struct lsi_exec *ex, size_t H, size_t G, size_t D);
+void lsi_cpu_attention_merge(struct lsi_exec *ex, float *out, size_t ldo, float *lse, const float *part,
+                             size_t ldp, const float *part_lse, size_t T, size_t H, size_t D);
+
+/* cpu_kv.c */
+void lsi_cpu_kv_move(struct lsi_exec *ex, const struct lsi_kv_view *kv, size_t g, const uint32_t *to,
+                     const uint32_t *from, size_t n);
+void lsi_cpu_kv_load(struct lsi_exec *ex, const struct lsi_kv_view *kv, size_t slot0, float *k, size_t ldk,
+                     float *v, size_t ldv, size_t n_rows);
 
 /* cpu_kv_pack.c */
 void lsi_cpu_kv_pack(struct lsi_exec *ex, const struct lsi_kv_pack *p);

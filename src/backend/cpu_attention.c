@@ -20,9 +20,8 @@
  * States are a function of the problem alone, so that results are equal for every number of
  * threads.
  */
-#include "backend/cpu.h"
+#include "backend/cpu_attention.h"
 
-#include <math.h>
 #include <string.h>
 
 #define FEW_TOKENS       8     /* up to this many tokens slots are split between tasks */
@@ -102,7 +101,8 @@ void lsi_cpu_kv_store(struct lsi_exec *ex, const struct lsi_kv_view *kv, size_t 
 
 /* Rows of one tile on their way through the pages; arrays live in scratch. */
 struct tile {
-    float *q, *m, *l, *acc;
+    float *q;
+    struct lsi_cpu_states states;
     uint16_t *lo, *hi;
     void *page; /* a head of a page in bf16, for kernels that do not read the stored format */
 };
@@ -118,44 +118,20 @@ struct call {
     /* few tokens */
     size_t chunk, chunk0; /* slots per chunk; number of the first chunk */
     size_t task_heads;    /* kv heads per task */
-    float *q, *m, *l, *acc;
+    float *q;
+    struct lsi_cpu_states states;
     /* many tokens */
     size_t tile_tokens, n_tiles;
     struct tile *tiles; /* [n_threads] */
 };
 
-/* First slot that the token sees. */
-static size_t seen_from(const struct lsi_attention *a, size_t t)
-{
-    const size_t end = a->slot0 + t + 1;
-    return a->window > 0 && end > a->window ? lsi_max_size(a->s0, end - a->window) : a->s0;
-}
-
-/* Slot behind the last that the token sees. */
-static size_t seen_to(const struct lsi_attention *a, size_t t)
-{
-    const size_t end = a->slot0 + t + 1;
-    return a->s_end > 0 ? lsi_min_size(a->s_end, end) : end;
-}
-
-/* Position of a slot in a page, 0 or LSI_KV_PAGE for slots before or after it. */
-static uint16_t within(size_t slot, size_t page_slot)
-{
-    return slot <= page_slot ? 0 : (uint16_t)lsi_min_size(slot - page_slot, LSI_KV_PAGE);
-}
-
 /* q[t][j] = queries of the group's heads, in the kernels' units. */
 static void pack_queries(const struct call *c, float *q, size_t g, size_t t0, size_t n_tokens)
 {
     const struct lsi_attention *a = c->a;
-    const float scale = (float)((double)a->scale * 1.4426950408889634);
     const size_t n = c->group * a->kv.D;
 
-    for (size_t t = 0; t < n_tokens; t++) {
-        const float *from = a->q + (t0 + t) * a->ldq + g * n;
-        for (size_t i = 0; i < n; i++)
-            q[t * n + i] = from[i] * scale;
-    }
+    lsi_cpu_pack_queries(q, a->q + t0 * a->ldq + g * n, a->ldq, n_tokens, n, (double)a->scale * LSI_LOG2_E);
 }
 
 /* What the rows see of the page at `slot`, and before slot `end`. */
@@ -163,8 +139,8 @@ static void set_limits(const struct call *c, const struct tile *tile, size_t t0,
                        size_t end)
 {
     for (size_t t = 0; t < n_tokens; t++) {
-        const uint16_t lo = within(seen_from(c->a, t0 + t), slot);
-        const uint16_t hi = within(lsi_min_size(end, seen_to(c->a, t0 + t)), slot);
+        const uint16_t lo = lsi_cpu_within(lsi_cpu_seen_from(c->a, t0 + t), slot);
+        const uint16_t hi = lsi_cpu_within(lsi_min_size(end, lsi_cpu_seen_to(c->a, t0 + t)), slot);
         for (size_t r = t * c->group; r < (t + 1) * c->group; r++) {
             tile->lo[r] = lo;
             tile->hi[r] = hi;
@@ -178,11 +154,12 @@ static void see_slots(const struct call *c, const struct tile *tile, size_t g, s
                       size_t first, size_t end, const void *after)
 {
     const struct lsi_attention *a = c->a;
-    struct lsk_attn k = { .D = a->kv.D, .n_rows = n_tokens * c->group, .q = tile->q, .m = tile->m };
+    struct lsk_attn k = { .D = a->kv.D, .n_rows = n_tokens * c->group, .q = tile->q };
 
     k.kivi = c->kivi;
-    k.l = tile->l;
-    k.acc = tile->acc;
+    k.m = tile->states.m;
+    k.l = tile->states.l;
+    k.acc = tile->states.acc;
     k.lo = tile->lo;
     k.hi = tile->hi;
     bool all_before = false;
@@ -190,8 +167,8 @@ static void see_slots(const struct call *c, const struct tile *tile, size_t g, s
         const size_t slot = page * LSI_KV_PAGE;
         const bool more = slot + LSI_KV_PAGE < end;
         /* Between the edges every row sees every slot of every page. */
-        const bool all = slot + LSI_KV_PAGE <= lsi_min_size(end, seen_to(a, t0)) &&
-                         seen_from(a, t0 + n_tokens - 1) <= slot;
+        const bool all = slot + LSI_KV_PAGE <= lsi_min_size(end, lsi_cpu_seen_to(a, t0)) &&
+                         lsi_cpu_seen_from(a, t0 + n_tokens - 1) <= slot;
         if (!all || !all_before)
             set_limits(c, tile, t0, n_tokens, slot, end);
         all_before = all;
@@ -207,26 +184,14 @@ static void see_slots(const struct call *c, const struct tile *tile, size_t g, s
     }
 }
 
-/* out = acc / l, lse = ln(2) (m + log2 l). */
-static void finish_row(const struct lsi_attention *a, size_t t, size_t h, float m, float l, const float *acc)
+/* The result of a row of kv head g from state number i. */
+static void finish_row(const struct call *c, const struct lsi_cpu_states *states, size_t i, size_t t,
+                       size_t h)
 {
-    const size_t D = a->kv.D;
-    const float inv = l > 0.0f ? 1.0f / l : 0.0f;
-    float *out = a->out + t * a->ldo + h * D;
+    const struct lsi_attention *a = c->a;
 
-    for (size_t d = 0; d < D; d++)
-        out[d] = acc[d] * inv;
-    if (a->lse)
-        a->lse[t * a->H + h] =
-            l > 0.0f ? (float)(0.69314718055994531 * ((double)m + log2((double)l))) : -INFINITY;
-}
-
-static void reset_rows(float *m, float *l, float *acc, size_t n_rows, size_t D)
-{
-    for (size_t r = 0; r < n_rows; r++)
-        m[r] = -INFINITY;
-    memset(l, 0, n_rows * sizeof *l);
-    memset(acc, 0, n_rows * D * sizeof *acc);
+    lsi_cpu_states_finish(states, i, a->kv.D, a->out + t * a->ldo + h * a->kv.D,
+                          a->lse ? a->lse + t * a->H + h : NULL);
 }
 
 /* ---- few tokens -------------------------------------------------------------------------- */
@@ -236,9 +201,9 @@ static void layout_few(struct lsi_arena *s, struct call *c, int n_threads, size_
     const size_t states = (size_t)MAX_CHUNKS * T * H;
 
     c->q = lsi_arena_take(s, T * H * D, sizeof(float));
-    c->m = lsi_arena_take(s, states, sizeof(float));
-    c->l = lsi_arena_take(s, states, sizeof(float));
-    c->acc = lsi_arena_take(s, states * D, sizeof(float));
+    c->states.m = lsi_arena_take(s, states, sizeof(float));
+    c->states.l = lsi_arena_take(s, states, sizeof(float));
+    c->states.acc = lsi_arena_take(s, states * D, sizeof(float));
     c->tiles = lsi_arena_take(s, (size_t)n_threads, sizeof *c->tiles);
     for (int i = 0; i < n_threads; i++) {
         const struct tile tile = {
@@ -253,7 +218,7 @@ static void layout_few(struct lsi_arena *s, struct call *c, int n_threads, size_
 /* First slot of chunk number i (from 0) that is looked at. */
 static size_t chunk_begin(const struct call *c, size_t i)
 {
-    return lsi_max_size((c->chunk0 + i) * c->chunk, seen_from(c->a, 0));
+    return lsi_max_size((c->chunk0 + i) * c->chunk, lsi_cpu_seen_from(c->a, 0));
 }
 
 /* Where chunk number i, kv head g leaves its states: row (i * G + g) * R of the arrays, R rows. */
@@ -264,9 +229,9 @@ static struct tile chunk_state(const struct call *c, size_t i, size_t g, int thr
     struct tile tile = c->tiles[thread];
 
     tile.q = c->q + g * R * D;
-    tile.m = c->m + first;
-    tile.l = c->l + first;
-    tile.acc = c->acc + first * D;
+    tile.states.m = c->states.m + first;
+    tile.states.l = c->states.l + first;
+    tile.states.acc = c->states.acc + first * D;
     return tile;
 }
 
@@ -285,14 +250,14 @@ static void chunk_task(void *ctx, size_t task, int thread)
     const struct lsi_attention *a = c->a;
     const size_t per_chunk = a->kv.G / c->task_heads, i = task / per_chunk, R = a->T * c->group;
     const size_t first = task % per_chunk * c->task_heads, last = first + c->task_heads - 1;
-    const size_t seen = seen_to(a, a->T - 1), end = lsi_min_size((c->chunk0 + i + 1) * c->chunk, seen);
+    const size_t seen = lsi_cpu_seen_to(a, a->T - 1), end = lsi_min_size((c->chunk0 + i + 1) * c->chunk, seen);
     const size_t then = chunk_begin(c, (task + 1) / per_chunk);
     const void *after =
         then < seen ? head_of(c, then, (task + 1) % per_chunk * c->task_heads) : NULL;
 
     for (size_t g = first; g <= last; g++) {
         const struct tile tile = chunk_state(c, i, g, thread);
-        reset_rows(tile.m, tile.l, tile.acc, R, a->kv.D);
+        lsi_cpu_states_reset(&tile.states, R, a->kv.D);
     }
     for (size_t slot = chunk_begin(c, i); slot < end;) {
         const size_t page_end = lsi_min_size(end, (slot / LSI_KV_PAGE + 1) * LSI_KV_PAGE);
@@ -307,31 +272,11 @@ static void chunk_task(void *ctx, size_t task, int thread)
     }
 }
 
-/* Merge the states of row r of kv head g into those of the first chunk. */
-static void merge_row(const struct call *c, size_t n_chunks, size_t g, size_t r)
-{
-    const struct lsi_attention *a = c->a;
-    const size_t D = a->kv.D, R = a->T * c->group, step = a->kv.G * R, first = g * R + r;
-    float *acc = c->acc + first * D;
-    float m = -INFINITY, l = 0.0f;
-
-    for (size_t i = 0; i < n_chunks; i++)
-        m = fmaxf(m, c->m[first + i * step]);
-    for (size_t i = 0; i < n_chunks && m > -INFINITY; i++) {
-        const float w = exp2f(c->m[first + i * step] - m);
-        const float *part = acc + i * step * D;
-        l += w * c->l[first + i * step];
-        for (size_t d = 0; d < D; d++)
-            acc[d] = (i > 0 ? acc[d] : 0.0f) + w * part[d];
-    }
-    finish_row(a, r / c->group, g * c->group + r % c->group, m, l, acc);
-}
-
 static void attend_few(struct lsi_exec *ex, struct call *c)
 {
     const struct lsi_attention *a = c->a;
     const size_t R = a->T * c->group, G = a->kv.G;
-    const size_t begin = seen_from(a, 0), end = lsi_max_size(seen_to(a, a->T - 1), begin + 1);
+    const size_t begin = lsi_cpu_seen_from(a, 0), end = lsi_max_size(lsi_cpu_seen_to(a, a->T - 1), begin + 1);
 
     layout_few(&ex->scratch, c, ex->n_threads, a->T, a->H, a->kv.D);
     LSI_ASSERT(!ex->scratch.failed);
@@ -348,9 +293,10 @@ static void attend_few(struct lsi_exec *ex, struct call *c)
     c->task_heads = n_chunks >= TASKS_PER_THREAD * (size_t)ex->n_threads ? G : 1;
     lsi_parallel_split((end - begin) * G * a->kv.D <= ALONE_ELEMENTS ? NULL : ex->pool,
                        n_chunks * (G / c->task_heads), chunk_task, c);
-    for (size_t g = 0; g < G; g++)
-        for (size_t r = 0; r < R; r++)
-            merge_row(c, n_chunks, g, r);
+    for (size_t i = 0; i < G * R; i++) {
+        lsi_cpu_states_merge(&c->states, i, n_chunks, G * R, a->kv.D);
+        finish_row(c, &c->states, i, i % R / c->group, i / R * c->group + i % c->group);
+    }
 }
 
 /* ---- many tokens --------------------------------------------------------------------------- */
@@ -372,9 +318,9 @@ static void layout_many(struct lsi_arena *s, struct call *c, int n_threads, size
     for (int i = 0; i < n_threads; i++) {
         const struct tile tile = {
             .q = lsi_arena_take(s, rows * D, sizeof(float)),
-            .acc = lsi_arena_take(s, rows * D, sizeof(float)),
-            .m = lsi_arena_take(s, rows, sizeof(float)),
-            .l = lsi_arena_take(s, rows, sizeof(float)),
+            .states.acc = lsi_arena_take(s, rows * D, sizeof(float)),
+            .states.m = lsi_arena_take(s, rows, sizeof(float)),
+            .states.l = lsi_arena_take(s, rows, sizeof(float)),
             .lo = lsi_arena_take(s, rows, sizeof(uint16_t)),
             .hi = lsi_arena_take(s, rows, sizeof(uint16_t)),
             .page = lsi_arena_take(s, 1, lsk_kv_bf16_head_bytes(D)),
@@ -396,11 +342,10 @@ static void tile_task(void *ctx, size_t task, int thread)
 
     pack_queries(c, tile->q, g, t0, n_tokens);
     memset(tile->q + n_rows * D, 0, (padded - n_rows) * D * sizeof(float));
-    reset_rows(tile->m, tile->l, tile->acc, padded, D);
-    see_slots(c, tile, g, t0, n_tokens, seen_from(a, t0), seen_to(a, t0 + n_tokens - 1), NULL);
+    lsi_cpu_states_reset(&tile->states, padded, D);
+    see_slots(c, tile, g, t0, n_tokens, lsi_cpu_seen_from(a, t0), lsi_cpu_seen_to(a, t0 + n_tokens - 1), NULL);
     for (size_t r = 0; r < n_rows; r++)
-        finish_row(a, t0 + r / c->group, g * c->group + r % c->group, tile->m[r], tile->l[r],
-                   tile->acc + r * D);
+        finish_row(c, &tile->states, r, t0 + r / c->group, g * c->group + r % c->group);
 }
 
 static void attend_many(struct lsi_exec *ex, struct call *c)
@@ -457,7 +402,7 @@ void lsi_cpu_attention(struct lsi_exec *ex, const struct lsi_attention *a)
         return;
     ex->scratch.used = 0;
     c.group = a->H / a->kv.G;
-    LSI_ASSERT(a->s_end == 0 || seen_from(a, 0) < a->s_end);
+    LSI_ASSERT(a->s_end == 0 || lsi_cpu_seen_from(a, 0) < a->s_end);
     c.head_bytes = lsi_cpu_head_bytes(a->kv.format, a->kv.D);
     choose_kernel(ex, &c);
     if (a->T <= FEW_TOKENS)

@@ -2,7 +2,7 @@
  * Quantising stored keys and values on the CPU (kernels/kivi.h). A task is one head of one page of what is
  * written; in between, a group of keys lies in scratch as fp32 rows.
  */
-#include "backend/cpu.h"
+#include "backend/cpu_attention.h"
 
 #define MOST_GROUP 128
 #define ALONE      64 /* keys and values, each of all heads, that are not worth waking threads for */

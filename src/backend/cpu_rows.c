@@ -25,6 +25,7 @@ struct rows {
     const struct lsi_rope *rope;
     size_t n_heads, D;
     int64_t pos0;
+    const int64_t *pos; /* [n_rows], or NULL: rows follow pos0 */
 };
 
 /* Run fn over all rows; it takes the rows of its task from `first` and `last`. */
@@ -127,24 +128,34 @@ static void rope_task(void *ctx, size_t task, int thread)
 
     (void)thread;
     for (size_t t = first(r, task); t < last(r, task); t++) {
-        r->kernels->rope_angles(cosine, sine, r->rope->inv_freq, n, (double)(r->pos0 + (int64_t)t),
-                                r->rope->mscale);
+        const int64_t pos = r->pos ? r->pos[t] : r->pos0 + (int64_t)t;
+        r->kernels->rope_angles(cosine, sine, r->rope->inv_freq, n, (double)pos, r->rope->mscale);
         for (size_t h = 0; h < r->n_heads; h++)
             r->kernels->rope(r->y + t * r->ld + h * r->D, cosine, sine, n, r->rope->interleaved);
     }
 }
 
-void lsi_cpu_rope(struct lsi_exec *ex, float *x, size_t n_rows, size_t n_heads, size_t D, size_t ld,
-                  const struct lsi_rope *rope, int64_t pos0)
+static void rope(struct lsi_exec *ex, struct rows *r, size_t n_heads, size_t D, const struct lsi_rope *rope)
 {
-    struct rows r = { .kernels = lsi_cpu_kernels(ex), .n_rows = n_rows, .ld = ld, .y = x };
-
     LSI_ASSERT(D % 2 == 0 && D / 2 <= LSK_ROPE_MAX);
-    r.n_heads = n_heads;
-    r.D = D;
-    r.rope = rope;
-    r.pos0 = pos0;
-    over_rows(ex, &r, 2 * n_heads * D, rope_task);
+    r->n_heads = n_heads;
+    r->D = D;
+    r->rope = rope;
+    over_rows(ex, r, 2 * n_heads * D, rope_task);
+}
+
+void lsi_cpu_rope(struct lsi_exec *ex, float *x, size_t n_rows, size_t n_heads, size_t D, size_t ld,
+                  const struct lsi_rope *how, int64_t pos0)
+{
+    struct rows r = { .kernels = lsi_cpu_kernels(ex), .n_rows = n_rows, .ld = ld, .y = x, .pos0 = pos0 };
+    rope(ex, &r, n_heads, D, how);
+}
+
+void lsi_cpu_rope_at(struct lsi_exec *ex, float *x, size_t n_rows, size_t n_heads, size_t D, size_t ld,
+                     const struct lsi_rope *how, const int64_t *pos)
+{
+    struct rows r = { .kernels = lsi_cpu_kernels(ex), .n_rows = n_rows, .ld = ld, .y = x, .pos = pos };
+    rope(ex, &r, n_heads, D, how);
 }
 
 /* ---- gated unit ----------------------------------------------------------------------- */

@@ -7,6 +7,7 @@
 
 static const struct lsi_cache_policy *const policies[] = {
     &lsi_cache_full,
+    &lsi_cache_kivi,
 };
 
 static const struct {

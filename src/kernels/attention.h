@@ -44,8 +44,54 @@ struct lsk_attn {
  */
 typedef void lsk_attn_fn(const struct lsk_attn *a);
 
+/* A tile of slots that need not lie next to others. */
+struct lsk_attn_tile {
+    const void *head; /* of its page; 64-byte aligned */
+    uint16_t tile;    /* slots LSK_TILE tile .. of that page */
+    uint16_t seen;    /* bit i: slot i of the tile is seen */
+};
+
+#define LSK_ATTN_TILES (LSK_PAGE / LSK_TILE) /* most tiles of a call */
+
+struct lsk_attn_tiles {
+    const struct lsk_attn_tile *tiles; /* [n_tiles]; every row sees the same of them */
+    size_t n_tiles;                    /* 1 .. LSK_ATTN_TILES */
+    const struct lsk_attn_tile *next;  /* [n_next] what will be asked for next, a hint */
+    size_t n_next;
+    size_t D, n_rows; /* even; > 0 */
+    const float *q;   /* [n_rows][D] */
+    float *m, *l;     /* [n_rows] */
+    float *acc;       /* [n_rows][D] */
+};
+
+/** attn_tiles_f32, attn_tiles_bf16, attn_tiles_q8: like attn_f32 and the others over scattered tiles. */
+typedef void lsk_attn_tiles_fn(const struct lsk_attn_tiles *a);
+
+#define LSK_SCORES_STEP 64
+
+struct lsk_attn_scores {
+    const void *head; /* 64-byte aligned */
+    const void *next; /* what will be asked for next, a hint; may be any address or NULL */
+    size_t D, n_rows; /* even; > 0 */
+    const float *q;   /* [n_rows][D] */
+    size_t from, to;  /* slots, multiples of LSK_SCORES_STEP */
+    float *z;         /* [n_rows][LSK_PAGE] */
+};
+
+/**
+ * Scores alone: z[r][s] = q[r] . k[s] for from <= s < to; the rest of z is left alone.
+ *
+ * attn_scores_f32, _bf16, _q8     products and sums in fp32, 1e-6 of sum |q k|;
+ * attn_scores_bf16_round          queries may be rounded to bf16 and q and z have room for n_rows rounded
+ *                                 up to LSK_ATTN_ROW_PAD (see there); 2^-8 of sum |q k|.
+ */
+typedef void lsk_attn_scores_fn(const struct lsk_attn_scores *a);
+
 /** Store the key and the value of one head, k[D] and v[D], in slot `slot` of a page. */
 typedef void lsk_kv_store_fn(void *head, size_t D, size_t slot, const float *k, const float *v);
+
+/** The values that slot `slot` stands for; k or v may be NULL. */
+typedef void lsk_kv_load_fn(const void *head, size_t D, size_t slot, float *k, float *v);
 
 /** The head of a bf16 page from that of a q8 page (values rounded to nearest even). D a multiple of 16. */
 typedef void lsk_kv_q8_to_bf16_fn(void *bf16_head, const void *q8_head, size_t D);

@@ -32,6 +32,13 @@ typedef void lsk_rope_fn(float *x, const float *cosine, const float *sine, size_
  * Accuracy: 1e-6. */
 typedef double lsk_logsumexp_fn(const float *x, size_t n);
 
+/**
+ * sums[c] += sum_r 2^(z[r * ld + c] - base[r]); z may be -inf, base +inf, and z - base at most 128. A
+ * column's value depends on that column alone. Accuracy: 1e-5 relative.
+ */
+typedef void lsk_exp2_columns_fn(float *sums, const float *z, size_t ld, const float *base, size_t n_rows,
+                                 size_t n_cols);
+
 /* ---- gradients -------------------------------------------------------------- */
 
 /**

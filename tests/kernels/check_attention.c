@@ -156,6 +156,157 @@ static void check_attn(struct kt *k)
     }
 }
 
+/* ---- scattered tiles ---------------------------------------------------------------------- */
+
+static void see_tiles(lsk_attn_tiles_fn *fn, const struct lsk_attn_tiles *a, const struct rows *r)
+{
+    struct lsk_attn_tiles b = *a;
+    b.m = r->m;
+    b.l = r->l;
+    b.acc = r->acc;
+    fn(&b);
+}
+
+static void check_attn_tiles(struct kt *k)
+{
+    static const size_t dims[] = { 2, 6, 16, 64, 80, 96, 128, 256 };
+    static const size_t counts[] = { 1, 3, 2, 4, 5, 8, 7, 13 };
+    lsk_attn_tiles_fn *ref = (lsk_attn_tiles_fn *)kt_ref(k), *fn;
+
+    while ((fn = (lsk_attn_tiles_fn *)kt_next(k)) != NULL) {
+        for (size_t i = 0; i < 40; i++) {
+            const size_t D = dims[i % KT_LEN(dims)], n = counts[i / 2 % KT_LEN(counts)];
+            const struct shape shape = shape_of(kt_op(k), D);
+            const void *heads[2] = { random_head(k, &shape, D), random_head(k, &shape, D) };
+            float *q = kt_f32(k, n * D, KT_NORMAL);
+            struct lsk_attn_tile tiles[LSK_ATTN_TILES];
+            struct lsk_attn_tiles a = { .tiles = tiles, .D = D, .n_rows = n, .q = q };
+            const struct rows want = fresh_rows(k, n, D), got = fresh_rows(k, n, D),
+                              alone = fresh_rows(k, 1, D);
+
+            for (size_t j = 0; j < n * D; j++)
+                q[j] *= 1.5f / sqrtf((float)D);
+            for (int call = 0; call < 3; call++) {
+                a.n_tiles = 1 + (i + 5 * (size_t)call) % LSK_ATTN_TILES;
+                a.next = call == 1 ? tiles : NULL;
+                a.n_next = call == 1 ? a.n_tiles : 0;
+                for (size_t j = 0; j < a.n_tiles; j++) {
+                    const uint16_t some = (uint16_t)(1 + kt_below(k, 0xffff));
+                    tiles[j] = (struct lsk_attn_tile){ .head = heads[kt_below(k, 2)],
+                                                       .tile = (uint16_t)kt_below(k, LSK_PAGE / LSK_TILE),
+                                                       .seen = kt_below(k, 2) ? 0xffff : some };
+                }
+                a.n_rows = n;
+                a.q = q;
+                see_tiles(ref, &a, &want);
+                see_tiles(fn, &a, &got);
+                a.n_rows = 1;
+                a.q = q + (n - 1) * D;
+                see_tiles(fn, &a, &alone);
+            }
+            same_rows(k, &got, &want, n, D, shape.tol);
+            kt_equal(k, alone.acc, got.acc + (n - 1) * D, D * sizeof *q, "row alone");
+            kt_equal(k, alone.l, got.l + n - 1, sizeof *q, "sum alone");
+            kt_reset(k);
+        }
+        const struct shape shape = shape_of(kt_op(k), 64);
+        const void *head = random_head(k, &shape, 64);
+        struct lsk_attn_tile tiles[LSK_ATTN_TILES];
+        struct lsk_attn_tiles a = { .tiles = tiles, .n_tiles = LSK_ATTN_TILES, .D = 64, .n_rows = 3 };
+        const struct rows r = fresh_rows(k, 3, 64);
+        for (size_t j = 0; j < LSK_ATTN_TILES; j++)
+            tiles[j] = (struct lsk_attn_tile){ .head = head, .tile = (uint16_t)(j * 7 % 16), .seen = 0xffff };
+        a.q = kt_f32(k, 3 * 64, KT_NORMAL);
+        KT_BENCH_FLOPS(k, "3 rows, D 64, in cache", (double)shape.head_bytes, 4.0 * 64 * LSK_PAGE * 3,
+                       see_tiles(fn, &a, &r));
+        kt_reset(k);
+    }
+}
+
+void check_attn_tiles_f32(struct kt *k)
+{
+    check_attn_tiles(k);
+}
+
+void check_attn_tiles_bf16(struct kt *k)
+{
+    check_attn_tiles(k);
+}
+
+void check_attn_tiles_q8(struct kt *k)
+{
+    check_attn_tiles(k);
+}
+
+/* ---- scores alone --------------------------------------------------------------------------- */
+
+static void check_attn_scores(struct kt *k)
+{
+    static const size_t dims[] = { 2, 6, 16, 64, 80, 96, 128, 256, 512 };
+    static const size_t counts[] = { 1, 2, 3, 4, 5, 6, 7, 16, 31, 33, 70 };
+    lsk_attn_scores_fn *ref = (lsk_attn_scores_fn *)kt_ref(k), *fn;
+
+    while ((fn = (lsk_attn_scores_fn *)kt_next(k)) != NULL) {
+        const double tol = strstr(kt_op(k), "round") ? 1.0 / 256 : 1e-6;
+        for (size_t i = 0; i < 2 * KT_LEN(counts) + KT_LEN(dims); i++) {
+            const size_t D = dims[i % KT_LEN(dims)], n = counts[i % KT_LEN(counts)];
+            const size_t room = (n + LSK_ATTN_ROW_PAD - 1) / LSK_ATTN_ROW_PAD * LSK_ATTN_ROW_PAD;
+            const struct shape shape = shape_of(kt_op(k), D);
+            const float *q = kt_f32(k, room * D, KT_NORMAL);
+            float *want = kt_f32(k, room * LSK_PAGE, KT_ZERO), *got = kt_f32(k, room * LSK_PAGE, KT_ZERO);
+            struct lsk_attn_scores a = { .head = random_head(k, &shape, D), .D = D, .n_rows = n, .q = q };
+
+            a.from = kt_below(k, 4) * LSK_SCORES_STEP;
+            a.to = a.from + (1 + kt_below(k, (LSK_PAGE - a.from) / LSK_SCORES_STEP)) * LSK_SCORES_STEP;
+            a.z = want;
+            ref(&a);
+            a.z = got;
+            fn(&a);
+            /* Terms are about 1 at most: sqrt(D) bounds what is typical of sum |q k|, D what is possible. */
+            for (size_t j = 0; j < n * LSK_PAGE; j++)
+                kt_within(k, (double)got[j], (double)want[j], tol * (double)D, "score", j);
+            float *alone = kt_f32(k, LSK_ATTN_ROW_PAD * LSK_PAGE, KT_ZERO);
+            float *one = kt_f32(k, LSK_ATTN_ROW_PAD * D, KT_ZERO);
+            memcpy(one, q + (n - 1) * D, D * sizeof *q);
+            a.n_rows = 1;
+            a.q = one;
+            a.z = alone;
+            fn(&a);
+            kt_equal(k, alone + a.from, got + (n - 1) * LSK_PAGE + a.from, (a.to - a.from) * sizeof *q,
+                     "row alone");
+            kt_reset(k);
+        }
+        const struct shape shape = shape_of(kt_op(k), 64);
+        struct lsk_attn_scores a = { .head = random_head(k, &shape, 64), .D = 64, .to = LSK_PAGE };
+        a.q = kt_f32(k, 32 * 64, KT_NORMAL);
+        a.z = kt_f32(k, 32 * LSK_PAGE, KT_ZERO);
+        for (a.n_rows = 3; a.n_rows <= 24; a.n_rows += 21)
+            KT_BENCH_FLOPS(k, a.n_rows == 3 ? "3 rows, D 64" : "24 rows, D 64", (double)shape.head_bytes / 2,
+                           2.0 * 64 * LSK_PAGE * (double)a.n_rows, fn(&a));
+        kt_reset(k);
+    }
+}
+
+void check_attn_scores_f32(struct kt *k)
+{
+    check_attn_scores(k);
+}
+
+void check_attn_scores_bf16(struct kt *k)
+{
+    check_attn_scores(k);
+}
+
+void check_attn_scores_bf16_round(struct kt *k)
+{
+    check_attn_scores(k);
+}
+
+void check_attn_scores_q8(struct kt *k)
+{
+    check_attn_scores(k);
+}
+
 void check_attn_f32(struct kt *k)
 {
     check_attn(k);
@@ -217,6 +368,50 @@ void check_kv_store_bf16(struct kt *k)
 void check_kv_store_q8(struct kt *k)
 {
     check_kv_store(k);
+}
+
+/* What is stored is read: a second storing of what was loaded changes nothing. */
+static void check_kv_load(struct kt *k)
+{
+    static const size_t dims[] = { 2, 6, 16, 30, 64, 80, 128, 256 };
+    lsk_kv_load_fn *ref = (lsk_kv_load_fn *)kt_ref(k), *fn;
+
+    while ((fn = (lsk_kv_load_fn *)kt_next(k)) != NULL) {
+        for (size_t i = 0; i < 2 * KT_LEN(dims); i++) {
+            const size_t D = dims[i % KT_LEN(dims)], slot = kt_below(k, LSK_PAGE);
+            const struct shape s = shape_of(kt_op(k), D);
+            const void *head = random_head(k, &s, D);
+            float *key = kt_f32(k, D, KT_FILL), *value = kt_f32(k, D, KT_FILL);
+            float *want_k = kt_f32(k, D, KT_FILL), *want_v = kt_f32(k, D, KT_FILL);
+            void *again = kt_copy(k, head, s.head_bytes);
+
+            ref(head, D, slot, want_k, want_v);
+            fn(head, D, slot, key, NULL);
+            fn(head, D, slot, NULL, value);
+            kt_equal(k, key, want_k, D * sizeof *key, "key");
+            kt_equal(k, value, want_v, D * sizeof *value, "value");
+            if (!strstr(kt_op(k), "q8")) { /* the scale of 8 bits is rounded anew */
+                s.store(again, D, slot, key, value);
+                kt_equal(k, again, head, s.head_bytes, "head");
+            }
+            kt_reset(k);
+        }
+    }
+}
+
+void check_kv_load_f32(struct kt *k)
+{
+    check_kv_load(k);
+}
+
+void check_kv_load_bf16(struct kt *k)
+{
+    check_kv_load(k);
+}
+
+void check_kv_load_q8(struct kt *k)
+{
+    check_kv_load(k);
 }
 
 void check_kv_q8_to_bf16(struct kt *k)

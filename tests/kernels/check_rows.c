@@ -163,3 +163,33 @@ void check_logsumexp(struct kt *k)
         kt_reset(k);
     }
 }
+
+void check_exp2_columns(struct kt *k)
+{
+    static const size_t counts[] = { 1, 2, 3, 8, 24, 33 };
+    lsk_exp2_columns_fn *ref = (lsk_exp2_columns_fn *)kt_ref(k), *fn;
+
+    while ((fn = (lsk_exp2_columns_fn *)kt_next(k)) != NULL) {
+        for (size_t i = 0; i < KT_LEN(sizes) * 2; i++) {
+            const size_t n = sizes[i % KT_LEN(sizes)], rows = counts[i % KT_LEN(counts)], ld = n + i % 3;
+            float *z = kt_f32(k, rows * ld, KT_NORMAL), *base = kt_f32(k, rows, KT_NORMAL);
+            float *want = kt_f32(k, n, KT_UNIFORM), *got = kt_copy(k, want, n * sizeof *want);
+            for (size_t j = 0; j < rows * ld; j++)
+                z[j] = i % 2 && j % 5 == 0 ? -INFINITY : 8.0f * z[j];
+            base[rows / 2] = i % 2 ? INFINITY : 100.0f;
+            ref(want, z, ld, base, rows, n);
+            fn(got, z, ld, base, rows, n);
+            for (size_t c = 0; c < n; c++) {
+                double size = 1.0;
+                for (size_t r = 0; r < rows; r++)
+                    size += exp2((double)z[r * ld + c] - (double)base[r]);
+                kt_within(k, (double)got[c], (double)want[c], 1e-5 * size, "sum", c);
+            }
+            kt_reset(k);
+        }
+        float *z = kt_f32(k, 24 * 256, KT_UNIFORM), *base = kt_f32(k, 24, KT_ZERO),
+              *sums = kt_f32(k, 256, KT_ZERO);
+        KT_BENCH(k, "24x256", 24 * 256 * 4.0, fn(sums, z, 256, base, 24, 256));
+        kt_reset(k);
+    }
+}

@@ -63,6 +63,20 @@ static float to_bf16(float x)
     return lsi_bf16_to_f32(lsi_bf16_from_f32(x));
 }
 
+static const struct format f32_format = { f32_key, f32_value, exact };
+static const struct format bf16_format = { bf16_key, bf16_value, exact };
+static const struct format bf16_round_format = { bf16_key, bf16_value, to_bf16 };
+static const struct format q8_format = { q8_key, q8_value, exact };
+
+static float dot(const struct format *f, const float *q, const void *head, size_t D, size_t slot)
+{
+    double z = 0.0;
+
+    for (size_t d = 0; d < D; d++)
+        z += (double)f->round(q[d]) * (double)f->key(head, D, slot, d);
+    return (float)z;
+}
+
 static void attend_row(const struct lsk_attn *a, const struct format *f, size_t r)
 {
     const size_t D = a->D, lo = a->lo[r], hi = a->hi[r];
@@ -71,10 +85,7 @@ static void attend_row(const struct lsk_attn *a, const struct format *f, size_t 
     double sum = 0.0;
 
     for (size_t s = lo; s < hi; s++) {
-        double z = 0.0;
-        for (size_t d = 0; d < D; d++)
-            z += (double)f->round(a->q[r * D + d]) * (double)f->key(a->head, D, s, d);
-        w[s] = (float)z;
+        w[s] = dot(f, a->q + r * D, a->head, D, s);
         m = w[s] > m ? w[s] : m;
     }
     if (m == -INFINITY)
@@ -103,24 +114,117 @@ static void attend(const struct lsk_attn *a, const struct format *f)
 
 void lsk_attn_f32_ref(const struct lsk_attn *a)
 {
-    static const struct format f = { f32_key, f32_value, exact };
-    attend(a, &f);
+    attend(a, &f32_format);
 }
 
 void lsk_attn_bf16_ref(const struct lsk_attn *a)
 {
-    static const struct format f = { bf16_key, bf16_value, exact };
-    attend(a, &f);
+    attend(a, &bf16_format);
 }
 
 void lsk_attn_bf16_round_ref(const struct lsk_attn *a)
 {
-    static const struct format f = { bf16_key, bf16_value, to_bf16 };
-    attend(a, &f);
+    attend(a, &bf16_round_format);
 }
 
 void lsk_attn_q8_ref(const struct lsk_attn *a)
 {
-    static const struct format f = { q8_key, q8_value, exact };
-    attend(a, &f);
+    attend(a, &q8_format);
+}
+
+/* ---- scattered tiles ------------------------------------------------------------------- */
+
+/* Scores of row r with the slots that are seen, the greatest of them and of before. */
+static float tile_scores(const struct lsk_attn_tiles *a, const struct format *f, size_t r,
+                         float (*z)[LSK_TILE])
+{
+    float m = a->m[r];
+
+    for (size_t i = 0; i < a->n_tiles; i++) {
+        const struct lsk_attn_tile *t = &a->tiles[i];
+        for (size_t s = 0; s < LSK_TILE; s++) {
+            z[i][s] = -INFINITY;
+            if (t->seen >> s & 1)
+                z[i][s] = dot(f, a->q + r * a->D, t->head, a->D, (size_t)t->tile * LSK_TILE + s);
+            m = z[i][s] > m ? z[i][s] : m;
+        }
+    }
+    return m;
+}
+
+static void attend_tiles_row(const struct lsk_attn_tiles *a, const struct format *f, size_t r)
+{
+    float z[LSK_ATTN_TILES][LSK_TILE];
+    const float m = tile_scores(a, f, r, z);
+    const double decay = a->m[r] == m ? 1.0 : exp2((double)a->m[r] - (double)m);
+    double sum = decay * (double)a->l[r];
+
+    if (m == -INFINITY)
+        return;
+    for (size_t i = 0; i < a->n_tiles; i++)
+        for (size_t s = 0; s < LSK_TILE; s++) {
+            z[i][s] = (float)exp2((double)z[i][s] - (double)m);
+            sum += (double)z[i][s];
+        }
+    for (size_t d = 0; d < a->D; d++) {
+        double acc = decay * (double)a->acc[r * a->D + d];
+        for (size_t i = 0; i < a->n_tiles; i++)
+            for (size_t s = 0; s < LSK_TILE; s++)
+                if (a->tiles[i].seen >> s & 1)
+                    acc += (double)z[i][s] * (double)f->value(a->tiles[i].head, a->D,
+                                                              (size_t)a->tiles[i].tile * LSK_TILE + s, d);
+        a->acc[r * a->D + d] = (float)acc;
+    }
+    a->l[r] = (float)sum;
+    a->m[r] = m;
+}
+
+static void attend_tiles(const struct lsk_attn_tiles *a, const struct format *f)
+{
+    for (size_t r = 0; r < a->n_rows; r++)
+        attend_tiles_row(a, f, r);
+}
+
+void lsk_attn_tiles_f32_ref(const struct lsk_attn_tiles *a)
+{
+    attend_tiles(a, &f32_format);
+}
+
+void lsk_attn_tiles_bf16_ref(const struct lsk_attn_tiles *a)
+{
+    attend_tiles(a, &bf16_format);
+}
+
+void lsk_attn_tiles_q8_ref(const struct lsk_attn_tiles *a)
+{
+    attend_tiles(a, &q8_format);
+}
+
+/* ---- scores alone ------------------------------------------------------------------------ */
+
+static void scores(const struct lsk_attn_scores *a, const struct format *f)
+{
+    for (size_t r = 0; r < a->n_rows; r++)
+        for (size_t s = a->from; s < a->to; s++)
+            a->z[r * LSK_PAGE + s] = dot(f, a->q + r * a->D, a->head, a->D, s);
+}
+
+void lsk_attn_scores_f32_ref(const struct lsk_attn_scores *a)
+{
+    scores(a, &f32_format);
+}
+
+void lsk_attn_scores_bf16_ref(const struct lsk_attn_scores *a)
+{
+    scores(a, &bf16_format);
+}
+
+void lsk_attn_scores_bf16_round_ref(const struct lsk_attn_scores *a)
+{
+    scores(a, &bf16_round_format);
+}
+
+void lsk_attn_scores_q8_ref(const struct lsk_attn_scores *a)
+{
+    scores(a, &q8_format);
 }

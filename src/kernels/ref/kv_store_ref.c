@@ -1,4 +1,4 @@
-/* Writing one slot of a page, and pages from one format to another. Offsets: kv_layout.h. */
+/* Writing and reading one slot of a page, and pages from one format to another. Offsets: kv_layout.h. */
 #include "kernels/impl.h"
 
 #include <float.h>
@@ -62,6 +62,42 @@ void lsk_kv_store_q8_ref(void *head, size_t D, size_t slot, const float *k, cons
             p[lsk_kv_q8_v(D, slot, d)] = (uint8_t)q8_round(v[d], v_inv);
         }
     }
+}
+
+/* ---- reading ------------------------------------------------------------------ */
+
+void lsk_kv_load_f32_ref(const void *head, size_t D, size_t slot, float *k, float *v)
+{
+    const float *p = head;
+
+    for (size_t d = 0; k && d < D; d++)
+        k[d] = p[lsk_kv_f32_k(D, slot, d)];
+    for (size_t d = 0; v && d < D; d++)
+        v[d] = p[lsk_kv_f32_v(D, slot, d)];
+}
+
+void lsk_kv_load_bf16_ref(const void *head, size_t D, size_t slot, float *k, float *v)
+{
+    const lsi_bf16 *p = head;
+
+    for (size_t d = 0; k && d < D; d++)
+        k[d] = lsi_bf16_to_f32(p[lsk_kv_bf16_k(D, slot, d)]);
+    for (size_t d = 0; v && d < D; d++)
+        v[d] = lsi_bf16_to_f32(p[lsk_kv_bf16_v(D, slot, d)]);
+}
+
+void lsk_kv_load_q8_ref(const void *head, size_t D, size_t slot, float *k, float *v)
+{
+    const uint8_t *p = head;
+    const lsi_bf16 *k_scales = (const lsi_bf16 *)(const void *)(p + lsk_kv_q8_k_scales(D));
+    const lsi_bf16 *v_scales = (const lsi_bf16 *)(const void *)(p + lsk_kv_q8_v_scales(D));
+
+    for (size_t d = 0; k && d < D; d++)
+        k[d] =
+            (float)(p[lsk_kv_q8_k(D, slot, d)] - 128) * lsi_bf16_to_f32(k_scales[lsk_kv_q8_scale(slot, d)]);
+    for (size_t d = 0; v && d < D; d++)
+        v[d] =
+            (float)(int8_t)p[lsk_kv_q8_v(D, slot, d)] * lsi_bf16_to_f32(v_scales[lsk_kv_q8_scale(slot, d)]);
 }
 
 void lsk_kv_q8_to_bf16_ref(void *bf16_head, const void *q8_head, size_t D)

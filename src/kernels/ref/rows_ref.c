@@ -92,3 +92,14 @@ double lsk_logsumexp_ref(const float *x, size_t n)
         sum += exp((double)x[i] - (double)max);
     return (double)max + log(sum);
 }
+
+void lsk_exp2_columns_ref(float *sums, const float *z, size_t ld, const float *base, size_t n_rows,
+                          size_t n_cols)
+{
+    for (size_t c = 0; c < n_cols; c++) {
+        double sum = 0.0;
+        for (size_t r = 0; r < n_rows; r++)
+            sum += exp2((double)z[r * ld + c] - (double)base[r]);
+        sums[c] += (float)sum;
+    }
+}

@@ -1,0 +1,245 @@
+/*
+ * Attention of one row over chosen slots, on the CPU, and merging of partial results.
+ *
+ * The slots of a list are cut into pieces of equal numbers of slots,
+ *
+ *     list 0   | piece 0 | piece 1 | piece 2 |      a state for each piece and each of the list's rows
+ *     list 1   | piece 0 | pie
+ *
+ * whose states are merged in ascending order: pieces are a function of the lists alone, so that results are
+ * equal for every number of threads. Kernels see slots by tiles (kernels/attention.h), each with a mask of
+ * those that are meant.
+ */
+#include "backend/cpu_attention.h"
+
+#define PIECE_SLOTS    256   /* at least */
+#define MAX_PIECES     64    /* of a list */
+#define ALONE_ELEMENTS 65536 /* key elements that one thread goes through faster than two wake up */
+
+struct piece {
+    size_t list;
+    size_t range; /* where it begins: in this range, */
+    size_t skip;  /* so many slots after its start */
+    size_t n_slots;
+};
+
+struct call {
+    const struct lsi_attention_slots *a;
+    lsk_attn_tiles_fn *attn;
+    size_t n_lists, rows; /* rows of a list */
+    size_t head_bytes;
+    float *q; /* [H][D] */
+    struct piece *pieces;
+    size_t *first_piece;          /* [n_lists + 1] */
+    struct lsi_cpu_states states; /* row r of piece i: i rows + r */
+};
+
+static void layout(struct lsi_arena *s, struct call *c, size_t H, size_t D)
+{
+    const size_t states = (size_t)MAX_PIECES * H;
+
+    c->q = lsi_arena_take(s, H * D, sizeof(float));
+    c->pieces = lsi_arena_take(s, states, sizeof *c->pieces); /* as many lists as heads, at most */
+    c->first_piece = lsi_arena_take(s, H + 1, sizeof *c->first_piece);
+    c->states.m = lsi_arena_take(s, states, sizeof(float));
+    c->states.l = lsi_arena_take(s, states, sizeof(float));
+    c->states.acc = lsi_arena_take(s, states * D, sizeof(float));
+}
+
+size_t lsi_cpu_attention_slots_scratch(const struct lsi_exec *ex, size_t H, size_t G, size_t D)
+{
+    struct lsi_arena count = { 0 };
+    struct call c = { 0 };
+
+    (void)ex;
+    (void)G;
+    layout(&count, &c, H, D);
+    return count.used;
+}
+
+/* ---- cutting ------------------------------------------------------------------------- */
+
+/* Cut list number `list`, whose pieces begin at *n; returns its slots. */
+static size_t cut_list(const struct call *c, size_t list, size_t *n)
+{
+    const struct lsi_attention_slots *a = c->a;
+    const size_t first = a->first[list], last = a->first[list + 1];
+    size_t total = 0, size = PIECE_SLOTS, before = 0, done = 0;
+
+    for (size_t i = first; i < last; i++)
+        total += a->slots[i].end - a->slots[i].begin;
+    while (lsi_div_up(total, size) > MAX_PIECES)
+        size *= 2;
+    for (size_t i = first; i < last; i++) {
+        const size_t length = a->slots[i].end - a->slots[i].begin;
+        for (; done < before + length; done += size)
+            c->pieces[(*n)++] = (struct piece){
+                .list = list, .range = i, .skip = done - before, .n_slots = lsi_min_size(size, total - done)
+            };
+        before += length;
+    }
+    return total;
+}
+
+/* ---- a piece --------------------------------------------------------------------------- */
+
+/* Tiles on their way to the kernel. */
+struct batch {
+    const struct call *c;
+    struct lsk_attn_tiles k;
+    struct lsk_attn_tile tiles[LSK_ATTN_TILES];
+    size_t g, tile; /* kv head; number of the last tile of the batch, in the sequence */
+};
+
+static void flush(struct batch *b)
+{
+    if (b->k.n_tiles > 0)
+        b->c->attn(&b->k);
+    b->k.n_tiles = 0;
+}
+
+/* Slots begin .. end - 1 of one tile. */
+static void add_slots(struct batch *b, size_t begin, size_t end)
+{
+    const struct call *c = b->c;
+    const size_t tile = begin / LSK_TILE, per_page = LSI_KV_PAGE / LSK_TILE;
+    const uint16_t seen = (uint16_t)(((UINT32_C(1) << (end - begin)) - 1) << begin % LSK_TILE);
+
+    if (b->k.n_tiles > 0 && b->tile == tile) {
+        b->tiles[b->k.n_tiles - 1].seen |= seen;
+        return;
+    }
+    if (b->k.n_tiles == LSK_ATTN_TILES)
+        flush(b);
+    b->tile = tile;
+    b->tiles[b->k.n_tiles++] = (struct lsk_attn_tile){
+        .head = (const unsigned char *)c->a->kv.pages[tile / per_page] + b->g * c->head_bytes,
+        .tile = (uint16_t)(tile % per_page),
+        .seen = seen,
+    };
+}
+
+static void piece_task(void *ctx, size_t task, int thread)
+{
+    const struct call *c = ctx;
+    const struct lsi_attention_slots *a = c->a;
+    const struct piece *p = &c->pieces[task];
+    const size_t D = a->kv.D, state = task * c->rows, h = p->list * c->rows;
+    const struct lsi_cpu_states states = { c->states.m + state, c->states.l + state,
+                                           c->states.acc + state * D };
+    struct batch b = { .c = c, .g = h / (a->H / a->kv.G) };
+    size_t left = p->n_slots;
+
+    (void)thread;
+    lsi_cpu_states_reset(&states, c->rows, D);
+    b.k = (struct lsk_attn_tiles){ .tiles = b.tiles, .D = D, .n_rows = c->rows, .q = c->q + h * D };
+    b.k.m = states.m;
+    b.k.l = states.l;
+    b.k.acc = states.acc;
+    for (size_t range = p->range, skip = p->skip; left > 0; range++, skip = 0) {
+        size_t slot = a->slots[range].begin + skip;
+        const size_t end = lsi_min_size(a->slots[range].end, slot + left);
+        left -= end - slot;
+        while (slot < end) {
+            const size_t stop = lsi_min_size(end, (slot / LSK_TILE + 1) * LSK_TILE);
+            add_slots(&b, slot, stop);
+            slot = stop;
+        }
+    }
+    flush(&b);
+}
+
+/* ---- the operation ------------------------------------------------------------------------ */
+
+static void finish_list(const struct call *c, size_t list)
+{
+    const struct lsi_attention_slots *a = c->a;
+    const size_t D = a->kv.D, first = c->first_piece[list], n = c->first_piece[list + 1] - first;
+
+    for (size_t r = 0; r < c->rows; r++) {
+        const size_t h = list * c->rows + r, state = first * c->rows + r;
+        if (n > 0) {
+            lsi_cpu_states_merge(&c->states, state, n, c->rows, D);
+            lsi_cpu_states_finish(&c->states, state, D, a->out + h * D, a->lse ? a->lse + h : NULL);
+            continue;
+        }
+        for (size_t d = 0; d < D; d++)
+            a->out[h * D + d] = 0.0f;
+        if (a->lse)
+            a->lse[h] = -INFINITY;
+    }
+}
+
+void lsi_cpu_attention_slots(struct lsi_exec *ex, const struct lsi_attention_slots *a)
+{
+    const struct lsk_table *kernels = lsi_cpu_kernels(ex);
+    const size_t D = a->kv.D;
+    struct call c = { .a = a, .n_lists = a->per_q ? a->H : a->kv.G };
+    size_t n_pieces = 0, n_slots = 0;
+
+    LSI_ASSERT(a->kv.G > 0 && a->H % a->kv.G == 0 && D % 2 == 0);
+    c.rows = a->H / c.n_lists;
+    c.head_bytes = lsi_cpu_head_bytes(a->kv.format, D);
+    c.attn = a->kv.format == LSI_KV_F32    ? kernels->attn_tiles_f32
+             : a->kv.format == LSI_KV_BF16 ? kernels->attn_tiles_bf16
+                                           : kernels->attn_tiles_q8;
+    layout(&ex->scratch, &c, a->H, D);
+    LSI_ASSERT(!ex->scratch.failed);
+    lsi_cpu_pack_queries(c.q, a->q, 0, 1, a->H * D, (double)a->scale * LSI_LOG2_E);
+    for (size_t i = 0; i < c.n_lists; i++) {
+        c.first_piece[i] = n_pieces;
+        n_slots += cut_list(&c, i, &n_pieces);
+    }
+    c.first_piece[c.n_lists] = n_pieces;
+    lsi_parallel_split(n_slots * D <= ALONE_ELEMENTS ? NULL : ex->pool, n_pieces, piece_task, &c);
+    for (size_t i = 0; i < c.n_lists; i++)
+        finish_list(&c, i);
+}
+
+/* ---- merging --------------------------------------------------------------------------------- */
+
+#define MERGE_ELEMENTS 16384 /* of a task */
+
+struct merge {
+    float *out, *lse;
+    const float *part, *part_lse;
+    size_t ldo, ldp, T, H, D;
+    size_t tokens; /* per task */
+};
+
+static void merge_row(const struct merge *m, size_t t, size_t h)
+{
+    float *out = m->out + t * m->ldo + h * m->D, *lse = &m->lse[t * m->H + h];
+    const float *part = m->part + t * m->ldp + h * m->D;
+    const double a = (double)*lse, b = (double)m->part_lse[t * m->H + h], most = fmax(a, b);
+
+    if (most == -INFINITY)
+        return;
+    const double ea = exp(a - most), eb = exp(b - most);
+    const float wa = (float)(ea / (ea + eb)), wb = (float)(eb / (ea + eb));
+    for (size_t d = 0; d < m->D; d++)
+        out[d] = wa * out[d] + wb * part[d];
+    *lse = (float)(most + log(ea + eb));
+}
+
+static void merge_task(void *ctx, size_t task, int thread)
+{
+    const struct merge *m = ctx;
+
+    (void)thread;
+    for (size_t t = task * m->tokens; t < lsi_min_size(m->T, (task + 1) * m->tokens); t++)
+        for (size_t h = 0; h < m->H; h++)
+            merge_row(m, t, h);
+}
+
+void lsi_cpu_attention_merge(struct lsi_exec *ex, float *out, size_t ldo, float *lse, const float *part,
+                             size_t ldp, const float *part_lse, size_t T, size_t H, size_t D)
+{
+    struct merge m = { .out = out, .lse = lse, .part = part, .part_lse = part_lse, .ldo = ldo, .ldp = ldp };
+
+    m.T = T;
+    m.H = H;
+    m.D = D;
+    m.tokens = lsi_max_size(1, MERGE_ELEMENTS / (H * D));
+    lsi_parallel(ex->pool, lsi_div_up(T, m.tokens), merge_task, &m);
+}

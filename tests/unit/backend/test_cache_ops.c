@@ -1,0 +1,464 @@
+/*
+ * Operations of cache policies against formulas written out in double on the values that the cache holds:
+ * column sums, scores, attention over chosen slots, merging, moving, reading; every format, odd sizes,
+ * and sameness for every number of threads.
+ */
+#include "attention_problem.h"
+
+#define SENTINEL 7.25f /* what must not be written */
+
+static const size_t dims[] = { 16, 64, 6, 128, 80, 256, 18 };
+static const size_t groups[] = { 3, 1, 4, 2, 8 };
+
+static double naive_score(const struct problem *p, size_t t, size_t h, size_t s)
+{
+    const size_t D = p->D, g = h / (p->H / p->G);
+    double z = 0.0;
+
+    for (size_t d = 0; d < D; d++)
+        z += (double)p->q[t * p->ldq + h * D + d] * p->kept_k[(s * p->G + g) * D + d];
+    return z * (double)(1.0f / sqrtf((float)D));
+}
+
+static bool sees(const struct problem *p, size_t t, size_t s)
+{
+    const size_t at = p->slot0 + t;
+    return s >= p->s0 && s <= at && (p->window == 0 || s + p->window > at);
+}
+
+/* ---- sums and scores -------------------------------------------------------------------- */
+
+static double naive_sum(const struct problem *p, const double *lse, size_t g, size_t s)
+{
+    const size_t group = p->H / p->G;
+    double sum = 0.0;
+
+    for (size_t t = 0; t < p->T; t++)
+        for (size_t h = g * group; sees(p, t, s) && h < (g + 1) * group; h++)
+            sum += exp(naive_score(p, t, h, s) - lse[t * p->H + h]);
+    return sum;
+}
+
+static void fill_lse(const struct problem *p, double *lse)
+{
+    for (size_t t = 0; t < p->T; t++)
+        for (size_t h = 0; h < p->H; h++) {
+            double sum = 0.0;
+            for (size_t s = 0; s < p->n_slots; s++)
+                sum += sees(p, t, s) ? exp(naive_score(p, t, h, s)) : 0.0;
+            lse[t * p->H + h] = log(sum);
+        }
+}
+
+static void check_sums(const struct problem *p, enum lsi_compute compute, const float *sums, size_t ld)
+{
+    double *lse = lsi_calloc(heap(), p->T * p->H, sizeof *lse);
+    const bool exact = compute == LSI_COMPUTE_FP32 || p->T <= 8 || p->format == LSI_KV_F32;
+    const int before = test_failures;
+
+    REQUIRE(lse != NULL);
+    fill_lse(p, lse);
+    for (size_t g = 0; g < p->G; g++) {
+        for (size_t s = 0; s < ld; s++) {
+            const float got = sums[g * ld + s];
+            if (s >= p->n_slots || s < p->s0) {
+                CHECK(got == SENTINEL);
+                continue;
+            }
+            const double want = naive_sum(p, lse, g, s);
+            CHECK_NEAR(got - SENTINEL, want, want * (exact ? 1e-4 : 4e-2) + 3e-6);
+        }
+        if (test_failures > before) {
+            fprintf(stderr, "  format %d compute %d T %zu H %zu G %zu D %zu slot0 %zu s0 %zu window %zu\n",
+                    (int)p->format, (int)compute, p->T, p->H, p->G, p->D, p->slot0, p->s0, p->window);
+            REQUIRE(false);
+        }
+    }
+    lsi_free(heap(), lse, p->T * p->H * sizeof *lse);
+}
+
+static void run_sums(struct problem p, uint64_t seed)
+{
+    make_problem(&p, seed);
+    const size_t ld = p.n_slots + 3, n = p.G * ld, n_out = p.T * p.ldo, n_lse = p.T * p.H;
+    float *out = floats(n_out), *lse = floats(n_lse), *first = floats(n), *sums = floats(n);
+    for (int compute = LSI_COMPUTE_AUTO; compute <= LSI_COMPUTE_FP32; compute += LSI_COMPUTE_FP32) {
+        for (int threads = 1; threads <= 3; threads++) {
+            struct lsi_exec ex = make_exec(threads, (enum lsi_compute)compute, &p, p.T);
+            const struct lsi_attention a = attention(&p, out, lse);
+            for (size_t i = 0; i < n; i++)
+                sums[i] = SENTINEL;
+            lsi_op_attention(&ex, &a);
+            lsi_op_attention_sums(&ex, &a, sums, ld);
+            lsi_exec_fini(&ex);
+            if (threads == 1) {
+                check_sums(&p, (enum lsi_compute)compute, sums, ld);
+                memcpy(first, sums, n * sizeof *sums);
+            }
+            CHECK(memcmp(first, sums, n * sizeof *sums) == 0);
+        }
+    }
+    free_floats(out, n_out);
+    free_floats(lse, n_lse);
+    free_floats(first, n);
+    free_floats(sums, n);
+    free_problem(&p);
+}
+
+static void check_scores(const struct problem *p, const float *scores, size_t ld)
+{
+    const int before = test_failures;
+
+    for (size_t t = 0; t < p->T; t++)
+        for (size_t h = 0; h < p->H; h++)
+            for (size_t s = 0; s < ld; s++) {
+                const float got = scores[(t * p->H + h) * ld + s];
+                if (s >= p->n_slots)
+                    CHECK(got == SENTINEL);
+                else if (!sees(p, t, s))
+                    CHECK(got == -INFINITY);
+                else
+                    CHECK_NEAR(got, naive_score(p, t, h, s), 2e-5);
+                REQUIRE(test_failures == before);
+            }
+}
+
+static void run_scores(struct problem p, uint64_t seed)
+{
+    make_problem(&p, seed);
+    const size_t ld = p.n_slots + 1, n = p.T * p.H * ld;
+    float *first = floats(n), *scores = floats(n);
+    for (int threads = 1; threads <= 3; threads++) {
+        struct lsi_exec ex = make_exec(threads, LSI_COMPUTE_AUTO, &p, p.T);
+        const struct lsi_attention a = attention(&p, NULL, NULL);
+        for (size_t i = 0; i < n; i++)
+            scores[i] = SENTINEL;
+        lsi_op_attention_scores(&ex, &a, scores, ld);
+        lsi_exec_fini(&ex);
+        if (threads == 1) {
+            check_scores(&p, scores, ld);
+            memcpy(first, scores, n * sizeof *scores);
+        }
+        CHECK(memcmp(first, scores, n * sizeof *scores) == 0);
+    }
+    free_floats(first, n);
+    free_floats(scores, n);
+    free_problem(&p);
+}
+
+typedef void run_fn(struct problem p, uint64_t seed);
+
+static void over_shapes(run_fn *run)
+{
+    static const size_t tokens[] = { 1, 9, 2, 40, 17 };
+
+    for (size_t i = 0; i < 21; i++) {
+        const size_t G = i % 2 + 1, H = G * groups[i % 5], D = dims[i % 7], T = tokens[i * 2 % 5];
+        const size_t slot0 = i * 53 % 600, s0 = i % 3 == 1 ? lsi_min_size(slot0, 70) : 0;
+        const size_t window = i % 4 == 3 ? 100 + i : 0;
+        run(problem((enum lsi_kv_format)(i % 3), T, H, G, D, slot0, s0, window), 100 + i);
+    }
+    for (size_t i = 0; i < 6; i++) /* whole pages, and one slot more or less */
+        run(problem((enum lsi_kv_format)(i % 3), i % 2 ? 33 : 1, 6, 2, 64, 512 + i - 34, 0, 0), 200 + i);
+}
+
+static void test_sums(void)
+{
+    over_shapes(run_sums);
+}
+
+static void test_scores(void)
+{
+    over_shapes(run_scores);
+}
+
+/* ---- chosen slots -------------------------------------------------------------------------- */
+
+#define MAX_RANGES 4096
+
+struct lists {
+    struct lsi_slots slots[MAX_RANGES];
+    size_t first[33], n;
+};
+
+/* Ascending ranges of `kind`: nothing, one slot, all, single slots, whole tiles, anything. */
+static void make_list(struct lists *l, size_t list, int kind, size_t n_slots, struct lsi_rng *rng)
+{
+    l->first[list] = l->n;
+    for (size_t s = kind == 1 ? n_slots - 1 : 0; kind > 0 && s < n_slots;) {
+        const size_t tile = s % LSI_KV_PAGE % 16 == 0 ? 16 : 16 - s % 16;
+        const size_t length = kind == 1 || kind == 3 ? 1
+                              : kind == 2            ? n_slots
+                              : kind == 4            ? tile
+                                                     : 1 + lsi_rng_below(rng, 300);
+        const size_t end = lsi_min_size(s + length, n_slots);
+        REQUIRE(l->n < MAX_RANGES);
+        if (kind < 3 || lsi_rng_below(rng, 3) == 0)
+            l->slots[l->n++] = (struct lsi_slots){ (uint32_t)s, (uint32_t)end };
+        s = end;
+    }
+    l->first[list + 1] = l->n;
+}
+
+static void naive_slots(const struct problem *p, const struct lists *l, size_t list, size_t h, double *out,
+                        double *lse)
+{
+    const size_t D = p->D, g = h / (p->H / p->G);
+    double sum = 0.0;
+
+    for (size_t d = 0; d < D; d++)
+        out[d] = 0.0;
+    for (size_t i = l->first[list]; i < l->first[list + 1]; i++)
+        for (size_t s = l->slots[i].begin; s < l->slots[i].end; s++) {
+            const double w = exp(naive_score(p, 0, h, s));
+            sum += w;
+            for (size_t d = 0; d < D; d++)
+                out[d] += w * p->kept_v[(s * p->G + g) * D + d];
+        }
+    for (size_t d = 0; d < D && sum > 0.0; d++)
+        out[d] /= sum;
+    *lse = log(sum);
+}
+
+static void check_slots(const struct problem *p, const struct lists *l, bool per_q, const float *out,
+                        const float *lse)
+{
+    double want[256], want_lse;
+    const int before = test_failures;
+
+    for (size_t h = 0; h < p->H; h++) {
+        naive_slots(p, l, per_q ? h : h / (p->H / p->G), h, want, &want_lse);
+        for (size_t d = 0; d < p->D; d++)
+            CHECK_NEAR(out[h * p->D + d], want[d], 3e-5);
+        if (want_lse == -INFINITY)
+            CHECK(lse[h] == -INFINITY);
+        else
+            CHECK_NEAR(lse[h], want_lse, 3e-5);
+        REQUIRE(test_failures == before);
+    }
+}
+
+static void run_slots(struct problem p, bool per_q, int kind, uint64_t seed)
+{
+    static struct lists l;
+    struct lsi_rng rng;
+
+    make_problem(&p, seed);
+    lsi_rng_init(&rng, seed);
+    l.n = 0;
+    for (size_t i = 0; i < (per_q ? p.H : p.G); i++)
+        make_list(&l, i, (kind + (int)i) % 6, p.n_slots, &rng);
+    const size_t n = p.H * p.D;
+    float *out = floats(n), *lse = floats(p.H), *first = floats(n);
+    for (int threads = 1; threads <= 3; threads++) {
+        struct lsi_exec ex = make_exec(threads, LSI_COMPUTE_AUTO, &p, 1);
+        struct lsi_attention_slots a = { .q = p.q, .out = out, .lse = lse, .H = p.H, .per_q = per_q };
+        a.scale = 1.0f / sqrtf((float)p.D);
+        a.slots = l.slots;
+        a.first = l.first;
+        a.kv = view(&p);
+        lsi_op_attention_slots(&ex, &a);
+        if (threads == 1) {
+            check_slots(&p, &l, per_q, out, lse);
+            memcpy(first, out, n * sizeof *out);
+        }
+        CHECK(memcmp(first, out, n * sizeof *out) == 0);
+        if (threads == 3) { /* over q, without lse */
+            a.out = p.q;
+            a.lse = NULL;
+            lsi_op_attention_slots(&ex, &a);
+            CHECK(memcmp(first, p.q, n * sizeof *out) == 0);
+        }
+        lsi_exec_fini(&ex);
+    }
+    free_floats(out, n);
+    free_floats(lse, p.H);
+    free_floats(first, n);
+    free_problem(&p);
+}
+
+static void test_slots(void)
+{
+    for (size_t i = 0; i < 42; i++) {
+        const size_t G = i % 2 + 1, H = G * groups[i % 5];
+        const size_t slot0 = i % 6 == 5 ? 2600 : i * 97 % 700;
+        run_slots(problem((enum lsi_kv_format)(i % 3), 1, H, G, dims[i % 7], slot0, 0, 0), i / 3 % 2 == 1,
+                  (int)(i % 6), 300 + i);
+    }
+}
+
+/* ---- merging ---------------------------------------------------------------------------------- */
+
+/* Attention to the slots before s0 and to those from there on, merged, is attention to all. */
+static void test_merge(void)
+{
+    for (size_t i = 0; i < 9; i++) {
+        const size_t T = (size_t[]){ 1, 7, 40 }[i % 3], cut = (size_t[]){ 100, 0, 400 }[i / 3];
+        struct problem p = problem(LSI_KV_F32, T, 6, 2, 64, 390, 0, 0), before;
+        make_problem(&p, 400 + i);
+        const size_t n = T * p.ldo;
+        float *all = floats(n), *out = floats(n), *part = floats(n), *lse[3];
+        for (size_t k = 0; k < 3; k++)
+            lse[k] = floats(T * p.H);
+        struct lsi_exec ex = make_exec(2, LSI_COMPUTE_FP32, &p, T);
+        struct lsi_attention a = attention(&p, all, lse[0]);
+        lsi_op_attention(&ex, &a);
+        a.out = out;
+        a.lse = lse[1];
+        a.s0 = cut; /* with 400 some rows see nothing here */
+        lsi_op_attention(&ex, &a);
+        /* The slots before the cut, row by row as ranges. */
+        for (size_t t = 0; t < T; t++) {
+            const uint32_t end = (uint32_t)lsi_min_size(cut, p.slot0 + t + 1);
+            const struct lsi_slots range[2] = { { 0, end }, { 0, end } };
+            const size_t first[3] = { 0, 1, 2 }, none[3] = { 0 };
+            const struct lsi_attention_slots s = { .q = p.q + t * p.ldq,
+                                                   .out = part + t * p.ldo,
+                                                   .lse = lse[2] + t * p.H,
+                                                   .H = p.H,
+                                                   .scale = a.scale,
+                                                   .slots = range,
+                                                   .first = end > 0 ? first : none,
+                                                   .kv = view(&p) };
+            lsi_op_attention_slots(&ex, &s);
+        }
+        lsi_op_attention_merge(&ex, out, p.ldo, lse[1], part, p.ldo, lse[2], T, p.H, p.D);
+        for (size_t t = 0; t < T; t++) {
+            for (size_t j = 0; j < p.H * p.D; j++)
+                CHECK_NEAR(out[t * p.ldo + j], all[t * p.ldo + j], 3e-6);
+            for (size_t h = 0; h < p.H; h++)
+                CHECK_NEAR(lse[1][t * p.H + h], lse[0][t * p.H + h], 1e-5);
+        }
+        /* Two empty parts stay one. */
+        out[0] = 0.0f;
+        lse[1][0] = lse[2][0] = -INFINITY;
+        lsi_op_attention_merge(&ex, out, p.ldo, lse[1], part, p.ldo, lse[2], 1, 1, 1);
+        CHECK(out[0] == 0.0f && lse[1][0] == -INFINITY);
+        before = p;
+        lsi_exec_fini(&ex);
+        free_floats(all, n);
+        free_floats(out, n);
+        free_floats(part, n);
+        for (size_t k = 0; k < 3; k++)
+            free_floats(lse[k], T * p.H);
+        free_problem(&before);
+    }
+}
+
+/* ---- moving and reading -------------------------------------------------------------------------- */
+
+static void load_all(const struct problem *p, float *k, float *v)
+{
+    struct lsi_exec ex = make_exec(2, LSI_COMPUTE_AUTO, p, 1);
+    const struct lsi_kv_view kv = view(p);
+    const size_t ld = p->G * p->D, half = p->n_slots / 3;
+
+    lsi_op_kv_load(&ex, &kv, 0, k, ld, NULL, 0, half);
+    lsi_op_kv_load(&ex, &kv, 0, NULL, 0, v, ld, half);
+    lsi_op_kv_load(&ex, &kv, half, k + half * ld, ld, v + half * ld, ld, p->n_slots - half);
+    lsi_exec_fini(&ex);
+}
+
+static void test_load(void)
+{
+    for (size_t i = 0; i < 3 * LSI_LEN(dims); i++) {
+        struct problem p = problem((enum lsi_kv_format)(i % 3), 1, 2, 2, dims[i / 3], 40 * i, 0, 0);
+        make_problem(&p, 500 + i);
+        const size_t n = p.n_slots * p.G * p.D;
+        float *k = floats(n), *v = floats(n);
+        load_all(&p, k, v);
+        for (size_t j = 0; j < n; j++) {
+            CHECK(k[j] == (float)p.kept_k[j]);
+            CHECK(v[j] == (float)p.kept_v[j]);
+        }
+        free_floats(k, n);
+        free_floats(v, n);
+        free_problem(&p);
+    }
+}
+
+/* Compaction of one head: what is moved arrives, the other head is as before. */
+static void test_move(void)
+{
+    for (size_t i = 0; i < 3 * LSI_LEN(dims); i++) {
+        struct problem p = problem((enum lsi_kv_format)(i % 3), 1, 2, 2, dims[i / 3], 600, 0, 0);
+        struct lsi_rng rng;
+        uint32_t to[601], from[601];
+        size_t n_moved = 0;
+        make_problem(&p, 600 + i);
+        lsi_rng_init(&rng, i);
+        for (uint32_t s = 0; s < p.n_slots; s++)
+            if (lsi_rng_below(&rng, 3) > 0 || s < 5) {
+                to[n_moved] = (uint32_t)n_moved + (n_moved > 20 && s > 30 ? 1 : 0);
+                from[n_moved++] = s;
+            }
+        const size_t D = p.D, ld = p.G * D, n = p.n_slots * ld;
+        float *k = floats(n), *v = floats(n);
+        struct lsi_exec ex = make_exec(1, LSI_COMPUTE_AUTO, &p, 1);
+        const struct lsi_kv_view kv = view(&p);
+        lsi_op_kv_move(&ex, &kv, 1, to, from, n_moved);
+        lsi_exec_fini(&ex);
+        load_all(&p, k, v);
+        for (size_t j = 0; j < n_moved; j++)
+            for (size_t d = 0; d < D; d++) {
+                CHECK(k[to[j] * ld + D + d] == (float)p.kept_k[from[j] * ld + D + d]);
+                CHECK(v[to[j] * ld + D + d] == (float)p.kept_v[from[j] * ld + D + d]);
+            }
+        for (size_t s = 0; s < p.n_slots; s++)
+            for (size_t d = 0; d < D; d++)
+                CHECK(k[s * ld + d] == (float)p.kept_k[s * ld + d] &&
+                      v[s * ld + d] == (float)p.kept_v[s * ld + d]);
+        free_floats(k, n);
+        free_floats(v, n);
+        free_problem(&p);
+    }
+}
+
+/* Row by row what lsi_op_rope gives; and back again. */
+static void test_rope_at(void)
+{
+    enum {
+        D = 16,
+        HEADS = 3,
+        ROWS = 41,
+        LD = HEADS * D + 1
+    };
+    double inv_freq[D / 2];
+    float x[ROWS * LD], y[ROWS * LD];
+    int64_t pos[ROWS];
+    const struct lsi_rope rope = { .inv_freq = inv_freq, .mscale = 1.0 };
+    const struct problem p = problem(LSI_KV_F32, 1, 1, 1, D, 0, 0, 0);
+    struct lsi_exec ex = make_exec(2, LSI_COMPUTE_AUTO, &p, 1);
+    struct lsi_rng rng;
+
+    lsi_rng_init(&rng, 9);
+    for (size_t i = 0; i < D / 2; i++)
+        inv_freq[i] = pow(10000.0, -2.0 * (double)i / D);
+    for (size_t i = 0; i < LSI_LEN(x); i++)
+        x[i] = y[i] = (float)lsi_rng_normal(&rng);
+    for (size_t t = 0; t < ROWS; t++)
+        pos[t] = (int64_t)lsi_rng_below(&rng, 1000000) - 500000;
+    const float corner = x[HEADS * D];
+    lsi_op_rope_at(&ex, x, ROWS, HEADS, D, LD, &rope, pos);
+    CHECK(x[HEADS * D] == corner);
+    for (size_t t = 0; t < ROWS; t++) {
+        float row[LD];
+        memcpy(row, y + t * LD, sizeof row);
+        lsi_op_rope(&ex, row, 1, HEADS, D, LD, &rope, pos[t]);
+        CHECK(memcmp(row, x + t * LD, sizeof row) == 0);
+        pos[t] = -pos[t];
+    }
+    lsi_op_rope_at(&ex, x, ROWS, HEADS, D, LD, &rope, pos);
+    for (size_t i = 0; i < LSI_LEN(x); i++)
+        CHECK_NEAR(x[i], y[i], 1e-6);
+    lsi_exec_fini(&ex);
+}
+
+int main(int argc, char **argv)
+{
+    static const struct test tests[] = {
+        TEST(test_sums), TEST(test_scores), TEST(test_slots),   TEST(test_merge),
+        TEST(test_load), TEST(test_move),   TEST(test_rope_at),
+    };
+    return test_main(tests, sizeof tests / sizeof tests[0], argc, argv);
+}
