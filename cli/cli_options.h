@@ -45,6 +45,7 @@ struct cli_options {
     struct text_list prompts;
     const char *file;
     const char *doc;
+    const char *session;
     const char *system, *chat_template, *answer_prefix;
     struct text_list stop;
     long long n_predict;

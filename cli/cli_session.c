@@ -92,11 +92,13 @@ int session_open(struct session *s, const struct cli_options *o, size_t n_ctx)
 
 void session_close(struct session *s)
 {
+    ls_context_free(s->base);
     ls_context_free(s->ctx);
     ls_model_close(s->model);
     ls_tokenizer_close(s->tok);
     free(s->logits);
     free(s->held);
+    free(s->base_ids);
     free(s->stop_ids);
     *s = (struct session){ 0 };
 }
@@ -113,17 +115,57 @@ static void hold(struct session *s, const int32_t *ids, size_t n)
     s->n_held += n;
 }
 
+/* Remember what the context holds; a copy of it shares its memory. */
+static void keep_base(struct session *s)
+{
+    ls_error err = { 0 };
+    const ls_status st =
+        s->base ? ls_context_assign(s->base, s->ctx, &err) : ls_context_fork(s->ctx, &s->base, &err);
+
+    s->n_base = st == LS_OK ? s->n_held : 0; /* without it prompts are processed from the first token on */
+    s->base_ids = cli_realloc(s->base_ids, s->n_base, sizeof *s->base_ids);
+    memcpy(s->base_ids, s->held, s->n_base * sizeof *s->base_ids);
+}
+
+void session_holds(struct session *s, const int32_t *ids, size_t n)
+{
+    s->n_held = 0;
+    hold(s, ids, n);
+    keep_base(s);
+}
+
 static int append(struct session *s, const int32_t *ids, size_t n)
 {
     ls_error err = { 0 };
     const ls_status st = ls_context_append(s->ctx, ids, n, s->logits, &err);
 
+    /* After a failure a cache that cannot go back still holds the first of them. */
+    hold(s, ids, ls_context_length(s->ctx) - s->n_held);
     if (st == LS_E_CANCELED)
         return EXIT_INTERRUPTED;
-    if (st != LS_OK)
-        return cli_fail("%s", err.text);
-    hold(s, ids, n);
-    return EXIT_OK;
+    return st == LS_OK ? EXIT_OK : cli_fail("%s", err.text);
+}
+
+/* Make the context hold the longest beginning of ids that it can still have, of *common tokens. */
+static bool go_back(struct session *s, const int32_t *ids, size_t n, size_t *common, ls_error *err)
+{
+    size_t k = 0;
+    while (k < s->n_held && k < n && s->held[k] == ids[k])
+        k++;
+    if (k == n)
+        k--; /* the logits after the last token are wanted */
+    ls_status st = k < s->n_held ? ls_context_rewind(s->ctx, k, err) : LS_OK;
+    if (st == LS_E_UNSUPPORTED && s->n_base > 0 && s->n_base < n &&
+        memcmp(s->base_ids, ids, s->n_base * sizeof *ids) == 0) {
+        k = s->n_base;
+        st = ls_context_assign(s->ctx, s->base, err);
+    } else if (st == LS_E_UNSUPPORTED) {
+        k = 0;
+        st = ls_context_rewind(s->ctx, 0, err);
+    }
+    if (st == LS_OK)
+        s->n_held = *common = k;
+    return st == LS_OK;
 }
 
 int session_prompt(struct session *s, const int32_t *ids, size_t n, struct answer *a)
@@ -140,20 +182,51 @@ int session_prompt(struct session *s, const int32_t *ids, size_t n, struct answe
         return cli_fail(
             "the prompt has %zu tokens but the context holds %zu; give -c %zu or more, or a shorter text", n,
             ls_context_capacity(s->ctx), n + 256);
-    while (common < s->n_held && common < n && s->held[common] == ids[common])
-        common++;
-    if (common == n)
-        common--; /* the logits after the last token are wanted */
-    if (common < s->n_held) {
-        if (ls_context_rewind(s->ctx, common, &err) != LS_OK)
-            return cli_fail("%s", err.text);
-        s->n_held = common;
-    }
+    if (!go_back(s, ids, n, &common, &err))
+        return cli_fail("%s", err.text);
     a->kept_tokens = common;
     progress_start(&s->progress, "prompt", "tokens", s->o->quiet);
     status = append(s, ids + common, n - common);
     progress_end(&s->progress);
     a->prompt_seconds = now_seconds() - started;
+    return status;
+}
+
+/* Process ids as a prompt and keep them as a beginning. */
+static int begin(struct session *s, const int32_t *ids, size_t n)
+{
+    struct answer a = { 0 };
+    const int status = n > 0 ? session_prompt(s, ids, n, &a) : EXIT_OK;
+
+    if (status == EXIT_OK && n > 0)
+        keep_base(s);
+    answer_free(&a);
+    return status;
+}
+
+int session_share(struct session *s, encode_fn *encode, void *user)
+{
+    static const char *const probes[] = { "a", "?", "\n" };
+    int32_t *shared = NULL;
+    size_t n_shared = 0;
+    int status = EXIT_OK;
+
+    for (size_t i = 0; i < CLI_LEN(probes) && status == EXIT_OK; i++) {
+        int32_t *ids = NULL;
+        size_t n = 0, k = 0;
+        status = encode(user, probes[i], strlen(probes[i]), &ids, &n);
+        while (status == EXIT_OK && k < n && (i == 0 || (k < n_shared && ids[k] == shared[k])))
+            k++;
+        if (status == EXIT_OK && i == 0) {
+            shared = cli_realloc(NULL, n, sizeof *shared);
+            memcpy(shared, ids, n * sizeof *ids);
+        }
+        n_shared = k;
+        ls_tokenizer_ids_free(s->tok, ids, n);
+    }
+    if (status == EXIT_OK)
+        status = begin(s, shared, n_shared);
+    free(shared);
     return status;
 }
 
@@ -297,7 +370,7 @@ void answer_free(struct answer *a)
 
 /* ---- what to ask ------------------------------------------------------------------ */
 
-static struct text *add_prompt(struct prompts *p)
+struct text *prompts_add(struct prompts *p)
 {
     p->items = cli_realloc(p->items, p->n + 1, sizeof *p->items);
     p->items[p->n] = (struct text){ 0 };
@@ -307,10 +380,10 @@ static struct text *add_prompt(struct prompts *p)
 int prompts_read(const struct cli_options *o, struct prompts *p)
 {
     *p = (struct prompts){ 0 };
-    if (o->file && !text_read_file(add_prompt(p), o->file))
+    if (o->file && !text_read_file(prompts_add(p), o->file))
         return EXIT_ERROR;
     for (size_t i = 0; i < o->prompts.n; i++)
-        text_puts(add_prompt(p), o->prompts.items[i]);
+        text_puts(prompts_add(p), o->prompts.items[i]);
     return EXIT_OK;
 }
 

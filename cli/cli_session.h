@@ -28,6 +28,10 @@ struct session {
     size_t n_stop_ids;
     uint64_t seed; /* in use, chosen or given */
     struct progress progress;
+
+    ls_context *base; /* the beginning that all prompts share, or NULL (session_share) */
+    int32_t *base_ids;
+    size_t n_base;
 };
 
 /** What one prompt gave. Zero-initialise; release with answer_free. */
@@ -53,6 +57,16 @@ void session_context_options(struct session *s, size_t n_ctx, ls_context_options
  * last one. An exit status: EXIT_INTERRUPTED after Ctrl-C.
  */
 int session_prompt(struct session *s, const int32_t *ids, size_t n, struct answer *a);
+
+/** The ids of a prompt that ends with a question; an exit status. */
+typedef int encode_fn(void *user, const char *question, size_t len, int32_t **ids, size_t *n);
+/**
+ * Process the beginning that prompts with different questions share, and keep it: caches that cannot go back
+ * start from there again. An exit status.
+ */
+int session_share(struct session *s, encode_fn *encode, void *user);
+/** The context holds these ids (it has been loaded): keep them as a beginning. */
+void session_holds(struct session *s, const int32_t *ids, size_t n);
 
 /**
  * Answer the prompt ids. The text streams to stdout unless --json; prefix (may be NULL) is text that
@@ -80,11 +94,36 @@ void report_add(struct report *r, const struct session *s, const struct text *pr
 /** An exit status: `status`, unless printing fails. */
 int report_end(struct report *r, const struct session *s, int status);
 
+/* What a --session file holds beside the tokens (cli_store.c). Zero-initialise; store_clear releases it. */
+struct store_text {
+    char name[16];
+    struct text text;
+};
+
+struct store {
+    struct store_text *texts;
+    size_t n_texts;
+    bool loaded; /* from a file that existed */
+};
+
+/** Read the file of --session, if there is one, into session and store. An exit status. */
+int store_load(struct session *s, struct store *st);
+/** Write it, if --session was given. An exit status. */
+int store_save(struct session *s, const struct store *st);
+void store_add(struct store *st, const char *name, const void *data, size_t n);
+/** The first text of a name, or NULL. */
+const struct text *store_find(const struct store *st, const char *name);
+void store_clear(struct store *st);
+/** Take the document from the store; --doc must be the same one. An exit status. */
+int store_document(struct session *s, const struct store *st, struct text *doc);
+
 /** The prompts of -p and -f, or of standard input when it is no terminal. An exit status. */
 struct prompts {
     struct text *items;
     size_t n;
 };
+/** One more, empty. */
+struct text *prompts_add(struct prompts *p);
 int prompts_read(const struct cli_options *o, struct prompts *p);
 void prompts_free(struct prompts *p);
 

@@ -14,6 +14,7 @@ struct turn {
 
 struct chat {
     struct session s;
+    struct store store;
     ls_chat_template *tmpl;
     struct text doc;
     struct turn *turns;
@@ -103,17 +104,93 @@ static int ask(struct chat *c, const char *question, size_t len)
     return status;
 }
 
+/* ---- what lasts ------------------------------------------------------------------ */
+
+/* The ids of the conversation with one more question, which is taken back. */
+static int encode_question(void *user, const char *question, size_t len, int32_t **ids, size_t *n_ids)
+{
+    struct chat *c = user;
+    const size_t n_before = c->n_turns;
+
+    add_question(c, question, len);
+    const int status = encode(c, ids, n_ids);
+    drop_turns(c, n_before);
+    return status;
+}
+
+static int keep(struct chat *c)
+{
+    store_clear(&c->store);
+    if (c->doc.len)
+        store_add(&c->store, "doc", c->doc.data, c->doc.len);
+    for (size_t i = 0; i < c->n_turns; i++)
+        store_add(&c->store, c->turns[i].role, c->turns[i].content.data, c->turns[i].content.len);
+    return store_save(&c->s, &c->store);
+}
+
+static const char *role_of(const char *name)
+{
+    static const char *const roles[] = { "system", "user", "assistant" };
+
+    for (size_t i = 0; i < CLI_LEN(roles); i++)
+        if (strcmp(roles[i], name) == 0)
+            return roles[i];
+    return NULL;
+}
+
+/* The turns of the session that was loaded. */
+static int take_turns(struct chat *c)
+{
+    const struct text *system = store_find(&c->store, "system");
+    const char *wanted = c->s.o->system;
+
+    if (wanted && (!system || strcmp(wanted, system->data ? system->data : "") != 0))
+        return cli_fail("%s has %s system message; leave --system out, or name another file with --session",
+                        c->s.o->session, system ? "another" : "no");
+    for (size_t i = 0; i < c->store.n_texts; i++) {
+        const struct store_text *t = &c->store.texts[i];
+        const char *role = role_of(t->name);
+        if (role)
+            text_add(add_turn(c, role), t->text.data, t->text.len);
+    }
+    return EXIT_OK;
+}
+
+/* Where the conversation begins: as it was stored, or with the document, which is processed now. */
+static int begin(struct chat *c)
+{
+    int status = store_load(&c->s, &c->store);
+
+    if (status == EXIT_OK)
+        status = store_document(&c->s, &c->store, &c->doc);
+    if (status != EXIT_OK)
+        return status;
+    if (c->store.loaded)
+        return take_turns(c);
+    reset(c);
+    if (!c->doc.len)
+        return EXIT_OK;
+    status = session_share(&c->s, encode_question, c);
+    return status == EXIT_OK && c->s.o->session ? keep(c) : status;
+}
+
 /* ---- one-shot ------------------------------------------------------------------ */
 
+/* Each is a conversation for itself, unless they go on with a session that is no document. */
 static int ask_prompts(struct chat *c, const struct prompts *p)
 {
+    const bool lasting = c->s.o->session && !c->doc.len;
+    const size_t n_before = c->n_turns;
     int status = EXIT_OK;
 
     for (size_t i = 0; i < p->n && status == EXIT_OK; i++) {
-        reset(c);
+        if (!lasting)
+            drop_turns(c, n_before);
         if (p->n > 1 && !c->s.o->quiet)
             fprintf(stderr, "> %s\n", p->items[i].data);
         status = ask(c, p->items[i].data, p->items[i].len);
+        if (lasting && status == EXIT_OK)
+            status = keep(c);
     }
     return status;
 }
@@ -164,7 +241,6 @@ static int converse(struct chat *c, bool interactive)
 
     if (interactive)
         cli_note(c->s.o->quiet, "ask something; /help lists the commands, Ctrl-D ends");
-    reset(c);
     while (!quit) {
         const char *line;
         size_t len;
@@ -182,6 +258,8 @@ static int converse(struct chat *c, bool interactive)
         if (strspn(line, " \t\r") >= len || run_command(c, line, len, interactive, &quit))
             continue;
         status = ask(c, line, len);
+        if (c->s.o->session && status != EXIT_ERROR && keep(c) != EXIT_OK)
+            status = EXIT_ERROR;
         if (!interactive && status != EXIT_OK)
             break;
         signals_rearm();
@@ -202,7 +280,7 @@ static int open_chat(struct chat *c, const struct cli_options *o)
         return status;
     if (ls_chat_template_open(c->s.tok, o->chat_template, &c->tmpl, &err) != LS_OK)
         return cli_fail("%s", err.text);
-    return EXIT_OK;
+    return begin(c);
 }
 
 int cmd_chat(const struct cli_options *o)
@@ -222,6 +300,7 @@ int cmd_chat(const struct cli_options *o)
     }
     drop_turns(&c, 0);
     free(c.turns);
+    store_clear(&c.store);
     ls_chat_template_close(c.tmpl);
     session_close(&c.s);
     text_free(&c.doc);

@@ -5,27 +5,23 @@
 
 #include "cli_session.h"
 
-/*
- * The ids of document and prompt as one text. Control tokens are recognised in the prompt alone: a
- * document is data. Prompts after the same document begin with the same ids, up to the token that
- * joins them, and session_prompt keeps that much of the cache.
- */
-static int encode(struct session *s, const struct text *doc, const struct text *prompt, int32_t **ids,
-                  size_t *n)
+struct run {
+    struct session s;
+    struct store store;
+    struct text doc;
+    struct report report;
+};
+
+static int encode(const struct session *s, const struct text *whole, size_t plain_bytes, unsigned flags,
+                  int32_t **ids, size_t *n)
 {
-    const ls_byte_range plain = { 0, doc->len };
-    struct text whole = { 0 };
+    const ls_byte_range plain = { 0, plain_bytes };
     ls_error err = { 0 };
     size_t dropped = 0;
-    ls_status st;
 
-    text_add(&whole, doc->data, doc->len);
-    text_add(&whole, prompt->data, prompt->len);
-    st = ls_tokenizer_encode_ranges(s->tok, whole.data, whole.len,
-                                    LS_ENCODE_ADD_SPECIAL | LS_ENCODE_PARSE_SPECIAL, &plain, doc->len ? 1 : 0,
-                                    ids, n, &dropped, &err);
-    text_free(&whole);
-    if (st != LS_OK)
+    if (ls_tokenizer_encode_ranges(s->tok, whole->data ? whole->data : "", whole->len,
+                                   flags | LS_ENCODE_PARSE_SPECIAL, &plain, plain_bytes ? 1 : 0, ids, n,
+                                   &dropped, &err) != LS_OK)
         return cli_fail("%s", err.text);
     if (dropped)
         cli_note(s->o->quiet,
@@ -33,50 +29,143 @@ static int encode(struct session *s, const struct text *doc, const struct text *
     return EXIT_OK;
 }
 
-static int run_prompts(struct session *s, const struct text *doc, const struct prompts *p)
+/*
+ * The ids of document and prompt as one text. Control tokens are recognised in the prompt alone: a
+ * document is data. Prompts after the same document begin with the same ids, up to the token that
+ * joins them, and session_prompt keeps that much of the cache.
+ */
+static int encode_prompt(void *user, const char *prompt, size_t len, int32_t **ids, size_t *n)
 {
-    struct report report = { 0 };
-    int status = EXIT_OK;
+    struct run *r = user;
+    struct text whole = { 0 };
+
+    text_add(&whole, r->doc.data, r->doc.len);
+    text_add(&whole, prompt, len);
+    const int status = encode(&r->s, &whole, r->doc.len, LS_ENCODE_ADD_SPECIAL, ids, n);
+    text_free(&whole);
+    return status;
+}
+
+/* Behind what the session holds: its tokens, those it has not processed, those of the prompt. */
+static int encode_more(struct run *r, const struct text *prompt, int32_t **ids, size_t *n)
+{
+    const struct text *pending = store_find(&r->store, "pending");
+    const size_t n_pending = pending ? pending->len / sizeof **ids : 0, n_held = r->s.n_held;
+    int32_t *more = NULL;
+    size_t n_more = 0;
+    const int status = encode(&r->s, prompt, 0, n_held ? 0 : LS_ENCODE_ADD_SPECIAL, &more, &n_more);
+
+    if (status != EXIT_OK)
+        return status;
+    *n = n_held + n_pending + n_more;
+    *ids = cli_realloc(NULL, *n, sizeof **ids);
+    memcpy(*ids, r->s.held, n_held * sizeof **ids);
+    if (n_pending)
+        memcpy(*ids + n_held, pending->data, n_pending * sizeof **ids);
+    if (n_more)
+        memcpy(*ids + n_held + n_pending, more, n_more * sizeof **ids);
+    ls_tokenizer_ids_free(r->s.tok, more, n_more);
+    if (*n > n_held)
+        return EXIT_OK;
+    free(*ids);
+    *ids = NULL;
+    return cli_fail("%s ends with the end of its text; give something that follows it with -p",
+                    r->s.o->session);
+}
+
+/* The text and its continuation are the session. The last token was shown, and is processed next time. */
+static int keep(struct run *r, const struct answer *a)
+{
+    const size_t n_processed = r->s.n_held > a->prompt_tokens ? r->s.n_held - a->prompt_tokens : 0;
+
+    store_clear(&r->store);
+    if (a->n_ids > n_processed)
+        store_add(&r->store, "pending", a->ids + n_processed, (a->n_ids - n_processed) * sizeof *a->ids);
+    return store_save(&r->s, &r->store);
+}
+
+static int run_prompt(struct run *r, const struct text *prompt)
+{
+    const bool lasting = r->s.o->session && !r->doc.len;
+    struct answer a = { 0 };
+    int32_t *ids = NULL;
+    size_t n_ids = 0;
+    int status = lasting ? encode_more(r, prompt, &ids, &n_ids)
+                         : encode_prompt(r, prompt->data ? prompt->data : "", prompt->len, &ids, &n_ids);
+
+    if (status == EXIT_OK)
+        status = session_answer(&r->s, ids, n_ids, NULL, &a);
+    if (lasting)
+        free(ids);
+    else
+        ls_tokenizer_ids_free(r->s.tok, ids, n_ids);
+    if (lasting && (status == EXIT_OK || a.n_ids > 0)) {
+        const int kept = keep(r, &a);
+        status = kept == EXIT_OK ? status : kept;
+    }
+    if (status != EXIT_ERROR)
+        report_add(&r->report, &r->s, prompt, &a);
+    answer_free(&a);
+    return status;
+}
+
+/* Process the document before the first prompt, and store it. */
+static int read_document(struct run *r)
+{
+    int status = store_document(&r->s, &r->store, &r->doc);
+
+    if (status != EXIT_OK || !r->doc.len || r->store.loaded)
+        return status;
+    status = session_share(&r->s, encode_prompt, r);
+    store_add(&r->store, "doc", r->doc.data, r->doc.len);
+    return status == EXIT_OK ? store_save(&r->s, &r->store) : status;
+}
+
+static int run_prompts(struct run *r, const struct prompts *p)
+{
+    int status = read_document(r);
 
     for (size_t i = 0; i < p->n && status == EXIT_OK; i++) {
-        struct answer a = { 0 };
-        int32_t *ids = NULL;
-        size_t n_ids = 0;
-        if (p->n > 1 && !s->o->quiet)
+        if (p->n > 1 && !r->s.o->quiet)
             fprintf(stderr, "> %s\n", p->items[i].data);
-        status = encode(s, doc, &p->items[i], &ids, &n_ids);
-        if (status == EXIT_OK)
-            status = session_answer(s, ids, n_ids, NULL, &a);
-        ls_tokenizer_ids_free(s->tok, ids, n_ids);
-        if (status != EXIT_ERROR)
-            report_add(&report, s, &p->items[i], &a);
-        answer_free(&a);
+        status = run_prompt(r, &p->items[i]);
     }
-    return report_end(&report, s, status);
+    return report_end(&r->report, &r->s, status);
+}
+
+/* Without -p and -f the prompt comes from standard input; a session goes on without any. */
+static int read_prompts(const struct cli_options *o, struct prompts *p)
+{
+    struct cli_options with_stdin = *o;
+    const bool given = o->file || o->prompts.n, stored = o->session && access(o->session, F_OK) == 0;
+
+    if (!given && !stored && isatty(STDIN_FILENO))
+        return cli_usage("no prompt: give one with -p TEXT or -f FILE");
+    if (!given && !stored)
+        with_stdin.file = "-";
+    const int status = prompts_read(&with_stdin, p);
+    if (status == EXIT_OK && p->n == 0)
+        text_puts(prompts_add(p), "");
+    return status;
 }
 
 int cmd_generate(const struct cli_options *o)
 {
-    struct prompts p;
-    struct text doc = { 0 };
-    struct session s = { 0 };
-    struct cli_options with_stdin = *o;
-    int status;
+    struct prompts p = { 0 };
+    struct run r = { 0 };
+    int status = read_prompts(o, &p);
 
-    if (!o->file && !o->prompts.n) {
-        if (isatty(STDIN_FILENO))
-            return cli_usage("no prompt: give one with -p TEXT or -f FILE");
-        with_stdin.file = "-";
-    }
-    status = prompts_read(&with_stdin, &p);
-    if (status == EXIT_OK && o->doc && !text_read_file(&doc, o->doc))
+    if (status == EXIT_OK && o->doc && !text_read_file(&r.doc, o->doc))
         status = EXIT_ERROR;
     if (status == EXIT_OK)
-        status = session_open(&s, o, (size_t)o->context);
+        status = session_open(&r.s, o, (size_t)o->context);
     if (status == EXIT_OK)
-        status = run_prompts(&s, &doc, &p);
-    session_close(&s);
-    text_free(&doc);
+        status = store_load(&r.s, &r.store);
+    if (status == EXIT_OK)
+        status = run_prompts(&r, &p);
+    store_clear(&r.store);
+    session_close(&r.s);
+    text_free(&r.doc);
     prompts_free(&p);
     return status;
 }

@@ -113,8 +113,9 @@ LS_API ls_status ls_context_append_nll(ls_context *ctx, const int32_t *tokens, s
                                        ls_error *err);
 
 /**
- * Another context with the same model, options and tokens. Memory of keys and values is shared until one of the two
- * writes to it: many questions can be put to one processed text. The two may be used by different threads.
+ * Another context with the same model, options and tokens. Memory of keys and values is shared until one of
+ * the two writes to it: many questions can be put to one processed text. The two may be used by different
+ * threads.
  */
 LS_API ls_status ls_context_fork(const ls_context *ctx, ls_context **copy, ls_error *err);
 
@@ -155,8 +156,8 @@ typedef struct ls_session {
 LS_API ls_status ls_context_load(ls_context *ctx, const char *path, ls_session *session, ls_error *err);
 LS_API void ls_session_free(ls_session *session);
 
-/** Forget all but the first n_tokens. n_tokens <= length. LS_E_UNSUPPORTED when the cache policy has dropped what
- * they need, and nothing has changed; n_tokens = 0 always works. */
+/** Forget all but the first n_tokens. n_tokens <= length. LS_E_UNSUPPORTED when the cache policy has dropped
+ * what they need, and nothing has changed; n_tokens = 0 always works. */
 LS_API ls_status ls_context_rewind(ls_context *ctx, size_t n_tokens, ls_error *err);
 
 /**

@@ -1,7 +1,7 @@
 /*
  * A backend: where ops run. Every slot has the contract of the lsi_op_ function of
- * the same name (ops/*.h) and may be NULL only where marked (optional). The _scratch slots look at
- * n_threads and compute only.
+ * the same name (ops.h, cache_ops.h, backward.h in ops/) and may be NULL only where marked (optional). The
+ * _scratch slots look at n_threads and compute only.
  *
  * To add one (a GPU): fill this table in a new folder and offer an
  * lsi_exec_init_<name>. Nothing in model/, cache/, decode/ changes.

@@ -1,0 +1,36 @@
+# A document is processed once; questions are put to it in later runs, each for itself.
+$ for i in $(seq 100); do echo "Line $i of the text."; done > doc; F="--temp 0 --compute fp32 --kv full:fp32 --json -q"; longspan generate -m "$MODEL" --doc doc -p "What?" -n 4 $F | field ids > want; longspan generate -m "$MODEL" --doc doc --session s -p "Why?" -n 4 $F > a; for i in 1 2; do longspan generate -m "$MODEL" --session s -p "What?" -n 4 $F > b; field ids < b | cmp - want && echo same; done; python3 -c "import json; b = json.load(open('b')); print(b['prompt_tokens'] - b['kept_tokens'] < 10)"
+same
+same
+True
+$ longspan chat -m "$MODEL" --doc doc -p "What?" -n 4 --temp 0 --json -q | field ids > want; longspan chat -m "$MODEL" --doc doc --session c -p "Why?" -n 4 --temp 0 -q > a; longspan chat -m "$MODEL" --session c -p "What?" -n 4 --temp 0 --json -q > b; field ids < b | cmp - want && echo same; python3 -c "import json; b = json.load(open('b')); print(b['prompt_tokens'] - b['kept_tokens'] < 30)"
+same
+True
+# Without a document the text goes on.
+$ longspan generate -m "$MODEL" -p "Once upon" -n 10 --temp 0 --ignore-eos --json -q | field ids > want; longspan generate -m "$MODEL" --session t -p "Once upon" -n 4 --temp 0 --ignore-eos --json -q | field ids > a; longspan generate -m "$MODEL" --session t -n 6 --temp 0 --ignore-eos --json -q | field ids > b; python3 -c "import json; print(json.load(open('a')) + json.load(open('b')) == json.load(open('want')))"
+True
+# A conversation goes on, from a pipe or with -p.
+$ printf 'Hello\nAnd you?\n' | longspan chat -m "$MODEL" -n 5 --temp 0 --json -q > j; longspan chat -m "$MODEL" --session d -p "Hello" -n 5 --temp 0 --json -q > a; echo 'And you?' | longspan chat -m "$MODEL" --session d -n 5 --temp 0 --json -q | field ids > b; field answers.1.ids < j | cmp - b && echo same
+same
+# What does not fit is told.
+$ longspan generate -m "$MODEL" --session s --kv full:q8 -p "What?" -q
+2> longspan: s was made with --kv full:fp32, not full:q8
+[1]
+$ longspan generate -m "$MODEL" --kv full:fp32 --session s --doc "$MODEL/config.json" -p "What?" -q
+2> longspan: s is about another document than * (glob)
+[1]
+$ longspan generate -m "$DATA/models/mistral" --kv full:fp32 --session s -p "What?" -q
+2> longspan: s was made with another model
+[1]
+$ longspan chat -m "$MODEL" --session d --system "Be brief." -p "What?" -q
+2> longspan: d has no system message; leave --system out, or name another file with --session
+[1]
+$ longspan chat -m "$MODEL" --session d --doc doc -p "What?" -q
+2> longspan: d goes on without a document; leave --doc out, or name another file with --session
+[1]
+$ head -c 1000 s > cut; longspan generate -m "$MODEL" --session cut -p "What?" -q
+2> longspan: cut: the session is cut off or damaged; make it again
+[1]
+$ longspan generate -m "$MODEL" --session no/where -p "What?" -n 1 -q > out
+2> longspan: cannot write no/where: No such file or directory
+[1]
