@@ -38,7 +38,8 @@ static unsigned char *exact_head(const struct job *j, size_t g, size_t slot, siz
     const size_t s = lsi_max_size(slot, p->skip) - p->base;
 
     *at = s % LSI_KV_PAGE;
-    return (unsigned char *)p->from.pages[s / LSI_KV_PAGE] + g * lsi_cpu_head_bytes(p->from.format, p->from.D);
+    return (unsigned char *)p->from.pages[s / LSI_KV_PAGE] +
+           g * lsi_cpu_head_bytes(p->from.format, p->from.D);
 }
 
 /* Keys of the group at `slot`. */

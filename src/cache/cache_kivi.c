@@ -1,27 +1,27 @@
 /*
- * KIVI: old keys quantised for each dimension, old values for each token, in few bits (kernels/kivi.h); the last
- * tokens exact.
+ * KIVI: old keys quantised for each dimension, old values for each token, in few bits (kernels/kivi.h); the
+ * last tokens exact.
  *
  * Keys and values have tails of their own. With n tokens, R = residual:
  *
  *     keys      | quantised: R floor(n / R)                  | exact: 0 .. R - 1 |
  *     values    | quantised: n - R           | exact: R                          |
  *
- * so keys are always ahead. Two stores hold this. Packed pages have slots 0 .. nv - 1 for attention, and the keys
- * of slots nv .. nk - 1 in addition. The tail, exact pages, has all slots from nv on; the keys of its slots below
- * nk are what their codes stand for, rounded to the tail's precision. A query goes over both, and the results are
- * merged.
+ * so keys are always ahead. Two stores hold this. Packed pages have slots 0 .. nv - 1 for attention, and the
+ * keys of slots nv .. nk - 1 in addition. The tail, exact pages, has all slots from nv on; the keys of its
+ * slots below nk are what their codes stand for, rounded to the tail's precision. A query goes over both, and
+ * the results are merged.
  *
  *     token     0                nv          nk        n
  *     packed    | K V            | K         |
  *     tail                       | K^ V      | K V     |        slot of the tail = token - base
  *
- * The tail stays in as many pages as R takes: when they are full, what is needed moves to their start. The first
- * `sinks` tokens stay there for good, in slots 0 .. sinks - 1.
+ * The tail stays in as many pages as R takes: when they are full, what is needed moves to their start. The
+ * first `sinks` tokens stay there for good, in slots 0 .. sinks - 1.
  *
- * A prompt attends to its own keys and values exactly, so all of them are in the tail until the prompt is settled;
- * what came before it, it sees as it is stored. Quantising follows the attention of a step of decoding: it is done
- * when the next rows are appended.
+ * A prompt attends to its own keys and values exactly, so all of them are in the tail until the prompt is
+ * settled; what came before it, it sees as it is stored. Quantising follows the attention of a step of
+ * decoding: it is done when the next rows are appended.
  */
 #include "cache/cache.h"
 #include "cache/kv_pages.h"
@@ -49,11 +49,14 @@ static const struct lsi_cache_key keys[N_KEYS] = {
                    .normal = "128",
                    .low = 32,
                    .high = 65536 },
-    [SINKS] = { .name = "sinks", .help = "first tokens that stay exact", .normal = "0", .low = 0, .high = 32 },
+    [SINKS] = { .name = "sinks",
+                .help = "first tokens that stay exact",
+                .normal = "0",
+                .low = 0,
+                .high = 32 },
 };
 
 struct layer {
-    struct lsi_kv_pages packed, tail;
     size_t nk, nv; /* tokens whose keys, values are quantised */
     size_t base;   /* token of slot 0 of the tail, but for sinks */
 };
@@ -62,13 +65,14 @@ struct cache_kivi {
     struct lsi_cache base;
     size_t R, sinks;
     enum lsi_kv_format packed_format;
-    struct lsi_page_pool *packed, *tail;
-    struct layer *layers; /* [L] */
-    size_t settled;       /* tokens before the prompt that is being appended; == length: none is */
-    float *part[2];       /* [rows][H*D] results over a part of the tokens */
-    float *lse[2];        /* [rows][H] */
-    float *out_lse;       /* [rows][H] */
-    size_t rows;          /* that the five above have room for */
+    struct lsi_page_pool *packed_pool, *tail_pool;
+    struct lsi_kv_pages *packed, *tail; /* [L] each */
+    struct layer *layers;               /* [L] */
+    size_t settled; /* tokens before the prompt that is being appended; == length: none is */
+    float *part[2]; /* [rows][H*D] results over a part of the tokens */
+    float *lse[2];  /* [rows][H] */
+    float *out_lse; /* [rows][H] */
+    size_t rows;    /* that the five above have room for */
 };
 
 static struct cache_kivi *kivi(struct lsi_cache *c)
@@ -203,14 +207,17 @@ static void free_kivi(struct lsi_cache *cache)
     struct cache_kivi *c = kivi(cache);
     if (!c)
         return;
-    for (size_t l = 0; c->layers && l < cache->shape.L; l++) {
-        lsi_kv_pages_cut(&c->layers[l].packed, 0);
-        lsi_kv_pages_cut(&c->layers[l].tail, 0);
+    const size_t L = cache->shape.L;
+    for (size_t l = 0; c->layers && l < L; l++) {
+        lsi_kv_pages_cut(&c->packed[l], 0);
+        lsi_kv_pages_cut(&c->tail[l], 0);
     }
-    lsi_free(cache->alloc, c->layers, cache->shape.L * sizeof *c->layers);
+    lsi_free(cache->alloc, c->packed, L * sizeof *c->packed);
+    lsi_free(cache->alloc, c->tail, L * sizeof *c->tail);
+    lsi_free(cache->alloc, c->layers, L * sizeof *c->layers);
     free_parts(c);
-    lsi_page_pool_unref(c->packed);
-    lsi_page_pool_unref(c->tail);
+    lsi_page_pool_unref(c->packed_pool);
+    lsi_page_pool_unref(c->tail_pool);
     lsi_free(cache->alloc, c, sizeof *c);
 }
 
@@ -229,16 +236,19 @@ static struct cache_kivi *make(const struct lsi_cache *like, struct lsi_page_poo
     c->R = residual(&like->spec);
     c->sinks = n_sinks(&like->spec);
     c->packed_format = packed_format(&like->spec);
-    c->packed = packed;
-    c->tail = tail;
-    c->layers = lsi_calloc(like->alloc, like->shape.L, sizeof *c->layers);
+    c->packed_pool = packed;
+    c->tail_pool = tail;
+    c->packed = lsi_calloc(like->alloc, like->shape.L, sizeof *c->packed);
+    c->tail = lsi_calloc(like->alloc, like->shape.L, sizeof *c->tail);
+    /* Last: where there are layers there are tables. */
+    c->layers = c->packed && c->tail ? lsi_calloc(like->alloc, like->shape.L, sizeof *c->layers) : NULL;
     if (!c->layers) {
         free_kivi(&c->base);
         return NULL;
     }
     for (size_t l = 0; l < like->shape.L; l++) {
-        lsi_kv_pages_init(&c->layers[l].packed, packed);
-        lsi_kv_pages_init(&c->layers[l].tail, tail);
+        lsi_kv_pages_init(&c->packed[l], packed);
+        lsi_kv_pages_init(&c->tail[l], tail);
     }
     return c;
 }
@@ -251,10 +261,10 @@ static ls_status create(struct lsi_cache **cache, const struct lsi_cache_shape *
     };
     struct lsi_page_pool *packed, *tail;
     LSI_TRY(check(spec, shape, err));
-    LSI_TRY(lsi_page_pool_create(&packed, lsi_kv_page_bytes(packed_format(spec), shape->G, shape->D), shape->L,
-                                 alloc, err));
-    const ls_status st = lsi_page_pool_create(
-        &tail, lsi_kv_page_bytes(spec->format, shape->G, shape->D), shape->L, alloc, err);
+    LSI_TRY(lsi_page_pool_create(&packed, lsi_kv_page_bytes(packed_format(spec), shape->G, shape->D),
+                                 shape->L, alloc, err));
+    const ls_status st = lsi_page_pool_create(&tail, lsi_kv_page_bytes(spec->format, shape->G, shape->D),
+                                              shape->L, alloc, err);
     if (st != LS_OK) {
         lsi_page_pool_unref(packed);
         return st;
@@ -264,24 +274,6 @@ static ls_status create(struct lsi_cache **cache, const struct lsi_cache_shape *
         return lsi_fail(err, LS_E_NOMEM, "out of memory for the KV cache");
     *cache = &c->base;
     return LS_OK;
-}
-
-/* Layers' tables in one row, as kv_pages.h takes them. */
-static bool grow(struct cache_kivi *c, bool packed, size_t n)
-{
-    const size_t L = c->base.shape.L, had = packed ? c->layers[0].packed.n : c->layers[0].tail.n;
-    for (size_t at = had; at < n; at++)
-        for (size_t l = 0; l < L; l++) {
-            struct lsi_kv_pages *t = packed ? &c->layers[l].packed : &c->layers[l].tail;
-            if (lsi_kv_pages_grow(t, 1, at + 1))
-                continue;
-            for (size_t k = 0; k < L; k++) {
-                t = packed ? &c->layers[k].packed : &c->layers[k].tail;
-                lsi_kv_pages_cut(t, lsi_min_size(t->n, had));
-            }
-            return false;
-        }
-    return true;
 }
 
 static bool has_prompt(const struct cache_kivi *c)
@@ -308,12 +300,12 @@ static ls_status reserve(struct lsi_cache *cache, size_t n_rows, ls_error *err)
         return lsi_fail(err, LS_E_LIMIT, "%zu tokens do not fit the context of %zu", cache->length + n_rows,
                         cache->shape.n_ctx);
     const size_t packed = packed_pages(n_tokens, c->R), tail = tail_need(c, n_rows);
-    bool ok = make_parts(c, n_rows) && grow(c, true, packed) && grow(c, false, tail);
-    for (size_t l = 0; ok && l < cache->shape.L; l++) {
-        struct layer *y = &c->layers[l];
-        ok = lsi_kv_pages_own(&y->packed, y->nv / LSI_KV_PAGE, y->packed.n) &&
-             lsi_kv_pages_own(&y->tail, 0, y->tail.n);
-    }
+    const size_t L = cache->shape.L;
+    bool ok = make_parts(c, n_rows) && lsi_kv_pages_grow(c->packed, L, packed) &&
+              lsi_kv_pages_grow(c->tail, L, tail);
+    for (size_t l = 0; ok && l < L; l++)
+        ok = lsi_kv_pages_own(&c->packed[l], c->layers[l].nv / LSI_KV_PAGE, c->packed[l].n) &&
+             lsi_kv_pages_own(&c->tail[l], 0, c->tail[l].n);
     if (!ok)
         return lsi_fail(err, LS_E_NOMEM, "out of memory for the KV cache of %zu tokens (%zu MiB)", n_tokens,
                         bytes_of(&cache->shape, &cache->spec, packed, tail) >> 20);
@@ -322,27 +314,29 @@ static ls_status reserve(struct lsi_cache *cache, size_t n_rows, ls_error *err)
 
 /* ---- quantising ------------------------------------------------------------------------------ */
 
-static struct lsi_kv_view packed_view(const struct cache_kivi *c, const struct layer *y)
+static struct lsi_kv_view packed_view(const struct cache_kivi *c, size_t layer)
 {
     return (struct lsi_kv_view){
-        .format = c->packed_format, .G = c->base.shape.G, .D = c->base.shape.D, .pages = y->packed.page
+        .format = c->packed_format, .G = c->base.shape.G, .D = c->base.shape.D, .pages = c->packed[layer].page
     };
 }
 
-static struct lsi_kv_view tail_view(const struct cache_kivi *c, const struct layer *y)
+static struct lsi_kv_view tail_view(const struct cache_kivi *c, size_t layer)
 {
-    return (struct lsi_kv_view){
-        .format = c->base.spec.format, .G = c->base.shape.G, .D = c->base.shape.D, .pages = y->tail.page
-    };
+    return (struct lsi_kv_view){ .format = c->base.spec.format,
+                                 .G = c->base.shape.G,
+                                 .D = c->base.shape.D,
+                                 .pages = c->tail[layer].page };
 }
 
 /* What the committed tokens leave to be quantised. */
-static void quantise(struct cache_kivi *c, struct lsi_exec *ex, struct layer *y)
+static void quantise(struct cache_kivi *c, struct lsi_exec *ex, size_t layer)
 {
+    struct layer *y = &c->layers[layer];
     const size_t n = c->base.length, nk = n_keys(n, c->R), nv = n_values(n, c->R);
     const struct lsi_kv_pack p = {
-        .from = tail_view(c, y),
-        .to = packed_view(c, y),
+        .from = tail_view(c, layer),
+        .to = packed_view(c, layer),
         .base = y->base,
         .k_begin = y->nk,
         .k_end = nk,
@@ -358,13 +352,13 @@ static void quantise(struct cache_kivi *c, struct lsi_exec *ex, struct layer *y)
 }
 
 /* Slots of the tail move down by `by`, those of the sinks excepted: first .. n - 1. */
-static void move_tail(const struct cache_kivi *c, struct lsi_exec *ex, const struct layer *y, size_t first,
-                      size_t n, size_t by)
+static void move_tail(const struct cache_kivi *c, struct lsi_exec *ex, size_t layer, size_t first, size_t n,
+                      size_t by)
 {
     enum {
         AT_ONCE = 256
     };
-    const struct lsi_kv_view kv = tail_view(c, y);
+    const struct lsi_kv_view kv = tail_view(c, layer);
     uint32_t to[AT_ONCE], from[AT_ONCE];
     for (size_t done = first; done < n; done += AT_ONCE) {
         const size_t some = lsi_min_size(AT_ONCE, n - done);
@@ -377,9 +371,11 @@ static void move_tail(const struct cache_kivi *c, struct lsi_exec *ex, const str
     }
 }
 
-/* Room for n_rows more rows in `slots` slots of the tail: what is quantised goes, as far as that is needed. */
-static void make_room(struct cache_kivi *c, struct lsi_exec *ex, struct layer *y, size_t n_rows, size_t slots)
+/* Room for n_rows more rows in `slots` slots of the tail: what is quantised goes, as far as that is needed.
+ */
+static void make_room(struct cache_kivi *c, struct lsi_exec *ex, size_t layer, size_t n_rows, size_t slots)
 {
+    struct layer *y = &c->layers[layer];
     const size_t n = c->base.length, least = c->sinks + (n - y->nv) + n_rows;
     if (n - y->base + n_rows <= slots)
         return;
@@ -388,7 +384,7 @@ static void make_room(struct cache_kivi *c, struct lsi_exec *ex, struct layer *y
     const size_t spare = (slots - least) / 2;
     const size_t first = lsi_max_size(y->base + c->sinks, y->nv > spare ? y->nv - spare : 0);
     const size_t by = first - c->sinks - y->base;
-    move_tail(c, ex, y, first - y->base, n - y->base, by);
+    move_tail(c, ex, layer, first - y->base, n - y->base, by);
     y->base += by;
 }
 
@@ -396,13 +392,12 @@ static void append(struct lsi_cache *cache, struct lsi_exec *ex, size_t layer, c
                    const float *v, size_t ldv, size_t n_rows)
 {
     struct cache_kivi *c = kivi(cache);
-    struct layer *y = &c->layers[layer];
     if (!has_prompt(c)) {
-        quantise(c, ex, y);
-        make_room(c, ex, y, n_rows, y->tail.n * LSI_KV_PAGE);
+        quantise(c, ex, layer);
+        make_room(c, ex, layer, n_rows, c->tail[layer].n * LSI_KV_PAGE);
     }
-    const struct lsi_kv_view kv = tail_view(c, y);
-    lsi_op_kv_store(ex, &kv, cache->length - y->base, k, ldk, v, ldv, n_rows);
+    const struct lsi_kv_view kv = tail_view(c, layer);
+    lsi_op_kv_store(ex, &kv, cache->length - c->layers[layer].base, k, ldk, v, ldv, n_rows);
 }
 
 static void commit(struct lsi_cache *cache, size_t n_rows)
@@ -418,20 +413,19 @@ static void settle(struct lsi_cache *cache, struct lsi_exec *ex)
     struct cache_kivi *c = kivi(cache);
     const size_t pages = tail_pages(cache->length, c->R, c->sinks);
     for (size_t l = 0; l < cache->shape.L; l++) {
-        struct layer *y = &c->layers[l];
-        quantise(c, ex, y);
-        make_room(c, ex, y, 0, pages * LSI_KV_PAGE);
-        lsi_kv_pages_cut(&y->tail, lsi_min_size(pages, y->tail.n));
+        quantise(c, ex, l);
+        make_room(c, ex, l, 0, pages * LSI_KV_PAGE);
+        lsi_kv_pages_cut(&c->tail[l], lsi_min_size(pages, c->tail[l].n));
     }
-    lsi_page_pool_trim(c->tail);
+    lsi_page_pool_trim(c->tail_pool);
     c->settled = cache->length;
 }
 
 /* ---- attention ---------------------------------------------------------------------------------- */
 
 /* The query over a part of the tokens; false: its first row sees none of them. */
-static bool attend_part(struct lsi_exec *ex, const struct lsi_cache_query *q, const struct lsi_attention *part,
-                        float *out, size_t ldo, float *lse)
+static bool attend_part(struct lsi_exec *ex, const struct lsi_cache_query *q,
+                        const struct lsi_attention *part, float *out, size_t ldo, float *lse)
 {
     struct lsi_attention a = *part;
     const size_t end = a.slot0 + 1, from = q->window && end > q->window ? end - q->window : 0;
@@ -449,16 +443,19 @@ static bool attend_part(struct lsi_exec *ex, const struct lsi_cache_query *q, co
     return true;
 }
 
-static void attend(struct lsi_cache *cache, struct lsi_exec *ex, size_t layer, const struct lsi_cache_query *q)
+static void attend(struct lsi_cache *cache, struct lsi_exec *ex, size_t layer,
+                   const struct lsi_cache_query *q)
 {
     struct cache_kivi *c = kivi(cache);
     const struct layer *y = &c->layers[layer];
     const size_t n = cache->length, H = cache->shape.H, D = cache->shape.D, ld = H * D;
     const bool old = y->nv > c->sinks; /* some are quantised */
-    const struct lsi_attention packed = { .H = H, .slot0 = n, .s0 = c->sinks, .s_end = y->nv, .kv = packed_view(c, y) };
-    const struct lsi_attention sinks = { .H = H, .slot0 = n, .s_end = c->sinks, .kv = tail_view(c, y) };
+    const struct lsi_attention packed = {
+        .H = H, .slot0 = n, .s0 = c->sinks, .s_end = y->nv, .kv = packed_view(c, layer)
+    };
+    const struct lsi_attention sinks = { .H = H, .slot0 = n, .s_end = c->sinks, .kv = tail_view(c, layer) };
     const struct lsi_attention tail = {
-        .H = H, .slot0 = n - y->base, .s0 = old ? y->nv - y->base : 0, .kv = tail_view(c, y)
+        .H = H, .slot0 = n - y->base, .s0 = old ? y->nv - y->base : 0, .kv = tail_view(c, layer)
     };
     bool part[2] = { false, false };
 
@@ -496,10 +493,11 @@ static ls_status rewind_kivi(struct lsi_cache *cache, size_t n_tokens, ls_error 
         return lsi_fail(err, LS_E_INVAL, "cannot rewind to %zu tokens: the cache holds %zu", n_tokens,
                         cache->length);
     if (n_tokens > 0 && n_tokens < least_length(c))
-        return lsi_fail(err, LS_E_UNSUPPORTED,
-                        "cannot rewind to %zu tokens: the keys or values before them are quantised; to %zu or "
-                        "more, or to 0",
-                        n_tokens, least_length(c));
+        return lsi_fail(
+            err, LS_E_UNSUPPORTED,
+            "cannot rewind to %zu tokens: the keys or values before them are quantised; to %zu or "
+            "more, or to 0",
+            n_tokens, least_length(c));
     cache->length = n_tokens;
     c->settled = lsi_min_size(c->settled, n_tokens);
     for (size_t l = 0; l < cache->shape.L; l++) {
@@ -507,10 +505,10 @@ static ls_status rewind_kivi(struct lsi_cache *cache, size_t n_tokens, ls_error 
         if (n_tokens == 0)
             y->nk = y->base = 0;
         y->nv = lsi_min_size(y->nv, n_values(n_tokens, c->R));
-        const size_t tail = lsi_max_size(tail_pages(n_tokens, c->R, c->sinks),
-                                         lsi_div_up(n_tokens - y->base, LSI_KV_PAGE));
-        lsi_kv_pages_cut(&y->packed, lsi_min_size(packed_pages(n_tokens, c->R), y->packed.n));
-        lsi_kv_pages_cut(&y->tail, lsi_min_size(tail, y->tail.n));
+        const size_t tail =
+            lsi_max_size(tail_pages(n_tokens, c->R, c->sinks), lsi_div_up(n_tokens - y->base, LSI_KV_PAGE));
+        lsi_kv_pages_cut(&c->packed[l], lsi_min_size(packed_pages(n_tokens, c->R), c->packed[l].n));
+        lsi_kv_pages_cut(&c->tail[l], lsi_min_size(tail, c->tail[l].n));
     }
     return LS_OK;
 }
@@ -518,7 +516,7 @@ static ls_status rewind_kivi(struct lsi_cache *cache, size_t n_tokens, ls_error 
 static size_t bytes(const struct lsi_cache *cache)
 {
     const struct cache_kivi *c = (const struct cache_kivi *)cache;
-    return lsi_page_pool_bytes(c->packed) + lsi_page_pool_bytes(c->tail);
+    return lsi_page_pool_bytes(c->packed_pool) + lsi_page_pool_bytes(c->tail_pool);
 }
 
 static ls_status tile(struct lsi_cache *cache, size_t n_tokens, ls_error *err)
@@ -528,22 +526,22 @@ static ls_status tile(struct lsi_cache *cache, size_t n_tokens, ls_error *err)
     if (n_tokens <= cache->length)
         return rewind_kivi(cache, n_tokens, err);
     if (whole == 0)
-        return lsi_fail(err, LS_E_INVAL, "repeating a kivi cache takes at least %zu tokens in it, it holds %zu",
+        return lsi_fail(err, LS_E_INVAL,
+                        "repeating a kivi cache takes at least %zu tokens in it, it holds %zu",
                         LSI_KV_PAGE + c->R, cache->length);
     if (n_tokens > cache->shape.n_ctx)
         return lsi_fail(err, LS_E_LIMIT, "%zu tokens do not fit the context of %zu", n_tokens,
                         cache->shape.n_ctx);
-    if (!grow(c, true, packed_pages(n_tokens, c->R)))
+    bool ok = lsi_kv_pages_grow(c->packed, cache->shape.L, packed_pages(n_tokens, c->R));
+    for (size_t l = 0; ok && l < cache->shape.L; l++)
+        ok = lsi_kv_pages_own(&c->packed[l], whole, c->packed[l].n);
+    if (!ok)
         return lsi_fail(err, LS_E_NOMEM, "out of memory for a KV cache of %zu tokens", n_tokens);
     for (size_t l = 0; l < cache->shape.L; l++) {
         struct layer *y = &c->layers[l];
-        if (!lsi_kv_pages_own(&y->packed, whole, y->packed.n))
-            return lsi_fail(err, LS_E_NOMEM, "out of memory for a KV cache of %zu tokens", n_tokens);
-        for (size_t i = whole; i < y->packed.n; i++)
-            memcpy(y->packed.page[i], y->packed.page[i % whole], lsi_kv_pages_bytes(&y->packed));
-    }
-    for (size_t l = 0; l < cache->shape.L; l++) {
-        struct layer *y = &c->layers[l];
+        void *const *page = c->packed[l].page;
+        for (size_t i = whole; i < c->packed[l].n; i++)
+            memcpy(page[i], page[i % whole], lsi_kv_pages_bytes(&c->packed[l]));
         y->base += n_tokens - cache->length;
         y->nk = n_keys(n_tokens, c->R);
         y->nv = n_values(n_tokens, c->R);
@@ -556,14 +554,11 @@ static ls_status fork_kivi(const struct lsi_cache *cache, struct lsi_cache **cop
 {
     const struct cache_kivi *from = (const struct cache_kivi *)cache;
     struct cache_kivi *c =
-        make(cache, lsi_page_pool_ref(from->packed), lsi_page_pool_ref(from->tail));
+        make(cache, lsi_page_pool_ref(from->packed_pool), lsi_page_pool_ref(from->tail_pool));
     for (size_t l = 0; c && l < cache->shape.L; l++) {
-        struct layer *y = &c->layers[l];
-        const struct layer *like = &from->layers[l];
-        y->nk = like->nk;
-        y->nv = like->nv;
-        y->base = like->base;
-        if (lsi_kv_pages_share(&y->packed, &like->packed) && lsi_kv_pages_share(&y->tail, &like->tail))
+        c->layers[l] = from->layers[l];
+        if (lsi_kv_pages_share(&c->packed[l], &from->packed[l]) &&
+            lsi_kv_pages_share(&c->tail[l], &from->tail[l]))
             continue;
         free_kivi(&c->base);
         c = NULL;
@@ -598,9 +593,10 @@ static ls_status state(struct lsi_cache *cache, struct lsi_cache_io *io, ls_erro
         LSI_TRY(io->bytes(io, &y->nv, sizeof y->nv, err));
         LSI_TRY(io->bytes(io, &y->base, sizeof y->base, err));
         if (!plausible(c, y))
-            return lsi_fail(err, LS_E_FORMAT, "the session's counts of quantised tokens contradict each other");
-        LSI_TRY(io->pages(io, &y->packed, lsi_div_up(y->nk, LSI_KV_PAGE), err));
-        LSI_TRY(io->pages(io, &y->tail, lsi_div_up(cache->length - y->base, LSI_KV_PAGE), err));
+            return lsi_fail(err, LS_E_FORMAT,
+                            "the session's counts of quantised tokens contradict each other");
+        LSI_TRY(io->pages(io, &c->packed[l], lsi_div_up(y->nk, LSI_KV_PAGE), err));
+        LSI_TRY(io->pages(io, &c->tail[l], lsi_div_up(cache->length - y->base, LSI_KV_PAGE), err));
     }
     return LS_OK;
 }

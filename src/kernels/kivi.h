@@ -12,8 +12,8 @@
  *
  *     block  [ K codes | K scales [Dk] | K offsets [Dk] | V codes | V scales [runs][group] | V offsets ]
  *
- * Dk = D rounded up to 16. Codes lie so that bytes with the same shift are operands of fourfold byte products:
- * a vector of 64 bytes has 8 / bits planes, and a plane is what one vector of the q8 format holds
+ * Dk = D rounded up to 16. Codes lie so that bytes with the same shift are operands of fourfold byte
+ * products: a vector of 64 bytes has 8 / bits planes, and a plane is what one vector of the q8 format holds
  * (kv_layout.h), 16 keys x 4 dimensions or 16 dimensions x 4 slots.
  *
  *     2 bits   K  [group/16][Dk/16] vectors      V  [group/16][Dk/16] vectors
@@ -39,7 +39,7 @@
 #include "base/numbers.h"
 #include "kernels/kv_layout.h"
 
-#define LSK_KIVI_VECTOR 64 /* bytes */
+#define LSK_KIVI_VECTOR 64       /* bytes */
 #define LSK_KIVI_MOST   65504.0f /* numbers beyond this are quantised as this: the greatest half */
 
 /* How a page is packed. */
@@ -121,7 +121,8 @@ static inline struct lsk_kivi_code lsk_kivi_v_code(struct lsk_kivi f, size_t D, 
 {
     const size_t planes = 8 / f.bits_v, slots = 4 * planes;
     const size_t vector = s / slots * (lsk_kivi_dims(D) / LSK_TILE) + d / LSK_TILE;
-    return (struct lsk_kivi_code){ lsk_kivi_v_codes(f, D) + vector * LSK_KIVI_VECTOR + d % LSK_TILE * 4 + s % 4,
+    return (struct lsk_kivi_code){ lsk_kivi_v_codes(f, D) + vector * LSK_KIVI_VECTOR + d % LSK_TILE * 4 +
+                                       s % 4,
                                    (unsigned)(s % slots / 4 * f.bits_v) };
 }
 
@@ -141,8 +142,8 @@ typedef void lsk_kivi_load_fn(const void *head, struct lsk_kivi f, size_t D, siz
 typedef void lsk_kivi_to_bf16_fn(void *bf16_head, const void *head, struct lsk_kivi f, size_t D);
 
 /*
- * The interchange layout, of the slots of one head of a page: codes in words of 32 bits, the first code in the
- * lowest bits; keys along slots, values along dimensions. LSK_PAGE = S.
+ * The interchange layout, of the slots of one head of a page: codes in words of 32 bits, the first code in
+ * the lowest bits; keys along slots, values along dimensions. LSK_PAGE = S.
  */
 struct lsk_kivi_plain {
     uint32_t *k_codes;             /* [D][S * bits_k / 32] */

@@ -1,9 +1,9 @@
 /*
  * Attention over one packed page in fp32, for any width of vectors; included behind attention_formats.h.
  *
- * Queries are multiplied with the scales of a block's keys once, weights with the scales of the values of a run,
- * and the codes are multiplied as whole numbers. A block of rows shares the unpacking. Every sum runs over its
- * terms in an order that the number of rows has no part in.
+ * Queries are multiplied with the scales of a block's keys once, weights with the scales of the values of a
+ * run, and the codes are multiplied as whole numbers. A block of rows shares the unpacking. Every sum runs
+ * over its terms in an order that the number of rows has no part in.
  */
 #define KIVI_MAX_D 256
 #define KIVI_ROWS  4
@@ -47,8 +47,8 @@ static void kivi_scale_queries(const struct lsk_attn *a, const unsigned char *bl
     }
 }
 
-VEC_INLINE void kivi_scores(const struct lsk_attn *a, float (*z)[LSK_PAGE], size_t r0, size_t n_rows, size_t from,
-                            size_t to)
+VEC_INLINE void kivi_scores(const struct lsk_attn *a, float (*z)[LSK_PAGE], size_t r0, size_t n_rows,
+                            size_t from, size_t to)
 {
     const size_t group = a->kivi.group, bytes = lsk_kivi_block_bytes(a->kivi, a->D);
     const unsigned char *next = a->next ? a->next : a->head;
@@ -71,8 +71,8 @@ VEC_INLINE void kivi_scores(const struct lsk_attn *a, float (*z)[LSK_PAGE], size
 }
 
 /* Weights times the scales of the values' run at dimension d; returns the sum of weights times offsets. */
-static float kivi_scale_weights(const struct lsk_attn *a, float *scaled, const float *w, size_t d, size_t from,
-                                size_t to)
+static float kivi_scale_weights(const struct lsk_attn *a, float *scaled, const float *w, size_t d,
+                                size_t from, size_t to)
 {
     const size_t scales = lsk_kivi_v_scales(a->kivi, a->D), offsets = lsk_kivi_v_offsets(a->kivi, a->D);
     vec sum = vec_zero();
@@ -88,8 +88,9 @@ static float kivi_scale_weights(const struct lsk_attn *a, float *scaled, const f
 }
 
 /* acc[r][d ..) = decay acc + offsets + sum over slots of w u, n_vectors vectors of dimensions. */
-VEC_INLINE void kivi_values(const struct lsk_attn *a, float (*w)[LSK_PAGE], const float *decay, const float *offset,
-                            size_t r0, size_t n_rows, size_t n_vectors, size_t d, size_t from, size_t to)
+VEC_INLINE void kivi_values(const struct lsk_attn *a, float (*w)[LSK_PAGE], const float *decay,
+                            const float *offset, size_t r0, size_t n_rows, size_t n_vectors, size_t d,
+                            size_t from, size_t to)
 {
     const size_t group = a->kivi.group, D = a->D;
     vec sum[KIVI_ROWS][2];
@@ -120,7 +121,7 @@ VEC_INLINE void kivi_values(const struct lsk_attn *a, float (*w)[LSK_PAGE], cons
 /* Rows r0 .. r0 + n_rows - 1; n_rows is a constant at every call. */
 VEC_INLINE void kivi_rows(const struct lsk_attn *a, size_t r0, size_t n_rows, size_t from, size_t to)
 {
-    float z[KIVI_ROWS][LSK_PAGE], w[KIVI_ROWS][LSK_PAGE], decay[KIVI_ROWS], offset[KIVI_ROWS];
+    float z[KIVI_ROWS][LSK_PAGE], w[KIVI_ROWS][LSK_PAGE], decay[KIVI_ROWS], offset[KIVI_ROWS] = { 0 };
 
     kivi_scores(a, z, r0, n_rows, from, to);
     for (size_t r = 0; r < n_rows; r++)

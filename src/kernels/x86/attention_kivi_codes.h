@@ -1,12 +1,12 @@
 /*
- * Attention over packed keys or values of one width of codes, for any width of vectors: products with the codes
- * as they lie (kernels/kivi.h). The includer defines
+ * Attention over packed keys or values of one width of codes, for any width of vectors: products with the
+ * codes as they lie (kernels/kivi.h). The includer defines
  *
  *     NAME(x)   names of this instance
  *     BITS      of a code
  *
- * A word of a page has 32 / BITS codes, four bytes of 8 / BITS planes. They are taken from the low end, one after
- * the other: code i is that of byte i * BITS / 8 and of plane i % PLANES.
+ * A word of a page has 32 / BITS codes, four bytes of 8 / BITS planes. They are taken from the low end, one
+ * after the other: code i is that of byte i * BITS / 8 and of plane i % PLANES.
  */
 #define PLANES (8 / BITS)
 #define CODES  (32 / BITS)
@@ -62,8 +62,8 @@ VEC_INLINE void NAME(scores)(const unsigned char *codes, size_t D, float (*q)[KI
     }
 }
 
-/* sum[r][j] += the values in the slots from .. to - 1 of one block, multiples of 32, weighed with w, whose first
- * element is slot 0 of the block; n_vectors vectors of dimensions from d on. */
+/* sum[r][j] += the values in the slots from .. to - 1 of one block, multiples of 32, weighed with w, whose
+ * first element is slot 0 of the block; n_vectors vectors of dimensions from d on. */
 VEC_INLINE void NAME(values)(const unsigned char *codes, size_t D, float (*w)[LSK_PAGE], size_t w0,
                              vec (*sum)[2], size_t n_rows, size_t n_vectors, size_t d, size_t from, size_t to)
 {
