@@ -24,6 +24,8 @@ struct run {
     double eval_loss; /* the last one, NAN: none */
     double started, shown;
     bool drawn;
+    struct progress reading; /* of the data at hand */
+    size_t read;             /* bytes of them */
 };
 
 /* ---- while it runs --------------------------------------------------------------- */
@@ -33,6 +35,7 @@ static void wipe(struct run *r)
     if (r->drawn)
         progress_wipe();
     r->drawn = false;
+    progress_end(&r->reading);
 }
 
 static void describe(const struct run *r, char *out, size_t cap)
@@ -107,6 +110,19 @@ static void on_rows(void *user, size_t done, size_t total)
         snprintf(text, sizeof text, "step 1/%lld, %.0f %% of it", r->o->steps, 100 * share);
     progress_draw("train", text, ((double)r->last.step + share) / (double)r->o->steps);
     r->drawn = true;
+}
+
+/* Data that have not been tokenised yet; those of the evaluation come after those of the training. */
+static void on_data(void *user, size_t done, size_t total)
+{
+    struct run *r = user;
+
+    if (done < r->read || !r->reading.what) {
+        progress_end(&r->reading);
+        progress_start(&r->reading, "tokenise", "bytes", r->o->quiet);
+    }
+    r->read = done;
+    progress_update(&r->reading, done, total);
 }
 
 static void on_note(void *user, const char *sentence)
@@ -231,6 +247,7 @@ int cmd_train(const struct cli_options *o)
     if (status == EXIT_OK) {
         t.on_step = on_step;
         t.on_rows = on_rows;
+        t.on_data = on_data;
         t.on_note = on_note;
         t.user = &r;
         r.shown = r.started;

@@ -7,6 +7,7 @@
 struct verification {
     const struct cli_options *o;
     struct json_out steps;
+    struct progress reading; /* of the data */
     double started;
 };
 
@@ -21,6 +22,7 @@ static void on_step(void *user, const ls_train_verify_step *s)
     const double loss = relative(s->loss, s->standard_loss),
                  norm = relative(s->grad_norm, s->standard_grad_norm);
 
+    progress_end(&v->reading);
     if (v->o->json) {
         json_open(&v->steps, NULL, '{');
         json_uint(&v->steps, "step", s->step);
@@ -87,9 +89,11 @@ static int verify(struct verification *v, const ls_train_options *t)
 {
     ls_train_verify_result r = { .struct_size = sizeof r };
     ls_error err = { 0 };
-    const ls_status st = ls_train_verify(t, v->o->dump, on_step, v, &r, &err);
     int status = EXIT_OK;
 
+    progress_start(&v->reading, "tokenise", "bytes", v->o->quiet);
+    const ls_status st = ls_train_verify(t, v->o->dump, on_step, v, &r, &err);
+    progress_end(&v->reading);
     if (st == LS_E_CANCELED)
         return EXIT_INTERRUPTED;
     if (st != LS_OK)
@@ -109,8 +113,11 @@ int cmd_verify_training(const struct cli_options *o)
     char *model;
     int status = train_options(o, &t, &model);
 
-    if (status == EXIT_OK)
+    if (status == EXIT_OK) {
+        t.on_data = progress_update;
+        t.user = &v.reading;
         status = verify(&v, &t);
+    }
     text_free(&v.steps.text);
     free(model);
     return status;

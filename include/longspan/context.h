@@ -74,7 +74,8 @@ LS_API size_t ls_context_capacity(const ls_context *ctx);
 LS_API size_t ls_context_n_vocab(const ls_context *ctx);
 /** Bytes the cache holds now. */
 LS_API size_t ls_context_cache_bytes(const ls_context *ctx);
-/** Name of the cache policy and format, e.g. "full:bf16". */
+/** Name of the cache policy and format, e.g. "full:bf16"; shares of the prompt are numbers of tokens after
+ * it. */
 LS_API const char *ls_context_kv(const ls_context *ctx);
 
 /**

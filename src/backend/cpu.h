@@ -42,6 +42,12 @@ static inline enum lsi_gemm_kind lsi_cpu_gemm_kind(const struct lsi_exec *ex)
     return ((const struct lsi_cpu *)ex->state)->bf16_products ? LSI_GEMM_BF16 : LSI_GEMM_ROUNDED;
 }
 
+/** Whether n rows go a way of their own, which is for `most` rows at most. */
+static inline bool lsi_cpu_few(const struct lsi_exec *ex, size_t n, size_t most)
+{
+    return n <= most && !ex->few_as_many;
+}
+
 /** Whether products of packed operands serve the forward pass too. */
 static inline bool lsi_cpu_packs(const struct lsi_exec *ex)
 {

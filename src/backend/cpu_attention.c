@@ -250,10 +250,10 @@ static void chunk_task(void *ctx, size_t task, int thread)
     const struct lsi_attention *a = c->a;
     const size_t per_chunk = a->kv.G / c->task_heads, i = task / per_chunk, R = a->T * c->group;
     const size_t first = task % per_chunk * c->task_heads, last = first + c->task_heads - 1;
-    const size_t seen = lsi_cpu_seen_to(a, a->T - 1), end = lsi_min_size((c->chunk0 + i + 1) * c->chunk, seen);
+    const size_t end = lsi_min_size((c->chunk0 + i + 1) * c->chunk, lsi_cpu_seen_to(a, a->T - 1));
     const size_t then = chunk_begin(c, (task + 1) / per_chunk);
     const void *after =
-        then < seen ? head_of(c, then, (task + 1) % per_chunk * c->task_heads) : NULL;
+        then < lsi_cpu_seen_to(a, a->T - 1) ? head_of(c, then, (task + 1) % per_chunk * c->task_heads) : NULL;
 
     for (size_t g = first; g <= last; g++) {
         const struct tile tile = chunk_state(c, i, g, thread);
@@ -343,7 +343,8 @@ static void tile_task(void *ctx, size_t task, int thread)
     pack_queries(c, tile->q, g, t0, n_tokens);
     memset(tile->q + n_rows * D, 0, (padded - n_rows) * D * sizeof(float));
     lsi_cpu_states_reset(&tile->states, padded, D);
-    see_slots(c, tile, g, t0, n_tokens, lsi_cpu_seen_from(a, t0), lsi_cpu_seen_to(a, t0 + n_tokens - 1), NULL);
+    see_slots(c, tile, g, t0, n_tokens, lsi_cpu_seen_from(a, t0), lsi_cpu_seen_to(a, t0 + n_tokens - 1),
+              NULL);
     for (size_t r = 0; r < n_rows; r++)
         finish_row(c, &tile->states, r, t0 + r / c->group, g * c->group + r % c->group);
 }
@@ -365,7 +366,7 @@ static void attend_many(struct lsi_exec *ex, struct call *c)
 static void choose_kernel(const struct lsi_exec *ex, struct call *c)
 {
     const struct lsk_table *kernels = lsi_cpu_kernels(ex);
-    const bool round = ex->compute != LSI_COMPUTE_FP32, many = c->a->T > FEW_TOKENS;
+    const bool round = ex->compute != LSI_COMPUTE_FP32, many = !lsi_cpu_few(ex, c->a->T, FEW_TOKENS);
 
     switch (lsi_kv_kind(c->a->kv.format)) {
     case LSI_KV_F32:
@@ -402,10 +403,10 @@ void lsi_cpu_attention(struct lsi_exec *ex, const struct lsi_attention *a)
         return;
     ex->scratch.used = 0;
     c.group = a->H / a->kv.G;
-    LSI_ASSERT(a->s_end == 0 || lsi_cpu_seen_from(a, 0) < a->s_end);
+    LSI_ASSERT(a->end == 0 || lsi_cpu_seen_from(a, 0) < a->end);
     c.head_bytes = lsi_cpu_head_bytes(a->kv.format, a->kv.D);
     choose_kernel(ex, &c);
-    if (a->T <= FEW_TOKENS)
+    if (lsi_cpu_few(ex, a->T, FEW_TOKENS))
         attend_few(ex, &c);
     else
         attend_many(ex, &c);
@@ -417,7 +418,7 @@ size_t lsi_cpu_attention_scratch(const struct lsi_exec *ex, size_t T, size_t H, 
     struct call c = { 0 };
 
     layout_few(&few, &c, ex->n_threads, lsi_min_size(T, FEW_TOKENS), H, D);
-    if (T > FEW_TOKENS) {
+    if (!lsi_cpu_few(ex, T, FEW_TOKENS)) {
         /* Fewer tokens may make larger tiles, but never more than the limit. */
         const size_t rows = lsi_min_size(TILE_ROWS, lsi_max_size(LSK_ATTN_ROW_PAD, TILE_ELEMENTS / D));
         layout_many(&many, &c, ex->n_threads, lsi_min_size(T, lsi_max_size(1, rows / (H / G))), H / G, D);

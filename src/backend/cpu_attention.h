@@ -24,11 +24,11 @@ static inline size_t lsi_cpu_seen_from(const struct lsi_attention *a, size_t t)
     return a->window > 0 && end > a->window ? lsi_max_size(a->s0, end - a->window) : a->s0;
 }
 
-/** Slot behind the last that token t sees. */
+/** The slot after the last that token t sees. */
 static inline size_t lsi_cpu_seen_to(const struct lsi_attention *a, size_t t)
 {
     const size_t end = a->slot0 + t + 1;
-    return a->s_end > 0 ? lsi_min_size(a->s_end, end) : end;
+    return a->end > 0 ? lsi_min_size(a->end, end) : end;
 }
 
 /** Position of a slot in a page, 0 or LSI_KV_PAGE for slots before or after it. */

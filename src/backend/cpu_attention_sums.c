@@ -75,7 +75,7 @@ size_t lsi_cpu_attention_sums_scratch(const struct lsi_exec *ex, size_t T, size_
 static void limits(const struct call *c, const struct tile *tile, size_t t, size_t *lo, size_t *hi)
 {
     *lo = lsi_cpu_within(lsi_cpu_seen_from(c->a, t), tile->slot);
-    *hi = lsi_max_size(*lo, lsi_cpu_within(c->a->slot0 + t + 1, tile->slot));
+    *hi = lsi_max_size(*lo, lsi_cpu_within(lsi_cpu_seen_to(c->a, t), tile->slot));
 }
 
 /* False when no row of the tile sees anything of the page. */

@@ -337,7 +337,7 @@ void lsi_cpu_linear(struct lsi_exec *ex, const struct lsi_linear *out, size_t n_
     bool q8 = false;
     for (size_t i = 0; i < n_out; i++)
         q8 = q8 || (ex->compute == LSI_COMPUTE_AUTO && lsi_dtype_is_quantized(out[i].w->dtype));
-    if (n_rows <= (q8 ? MATVEC_MAX_ROWS_Q8 : MATVEC_MAX_ROWS_F32))
+    if (lsi_cpu_few(ex, n_rows, q8 ? MATVEC_MAX_ROWS_Q8 : MATVEC_MAX_ROWS_F32))
         run_matvec(ex, &j, q8);
     else if (lsi_cpu_packs(ex))
         run_packed(ex, &j);

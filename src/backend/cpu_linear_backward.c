@@ -11,12 +11,15 @@
  *     2  tiles of dx (columns of it; the tile's columns of every W are packed on the way, a chunk of rows at
  * a time) and tiles of dW (rows of it; the tile's columns of dy are packed on the way)
  *
- * Tiles depend on shapes alone and a sum is never split between tasks: any number of threads gives the same
- * bits.
+ * Rows, and outputs where a group has many, are taken in pieces: what is packed of a piece has a size that
+ * neither a long sequence nor a large vocabulary changes. Pieces and tiles depend on shapes alone and a sum
+ * is never split between tasks: any number of threads gives the same bits.
  */
 #include "backend/cpu.h"
 
 #define MAX_GROUP    8    /* products that share an input */
+#define PIECE_ROWS   2048 /* whole tasks of dx */
+#define PIECE_OUT    8192 /* outputs of a group that are packed at a time */
 #define TILE_MAX     192  /* columns of dx, rows of dW of a task */
 #define DX_ROWS      1024 /* most rows of a task of dx */
 #define PACK_X_ROWS  64   /* of a packing task; even, so that pairs do not straddle */
@@ -162,47 +165,101 @@ static void take_packed(struct lsi_exec *ex, struct backward_job *j, bool want_d
     }
 }
 
+/* The gradients of one piece; j holds what the caller gave. */
+static void run_piece(struct lsi_exec *ex, struct backward_job *j)
+{
+    uint32_t *buffers[LSI_MAX_THREADS];
+    size_t n_tasks = 0;
+    bool want_dw = false;
+    for (size_t i = 0; i < j->n_grads; i++) {
+        want_dw = want_dw || j->grads[i].dw;
+        n_tasks += n_weight_tasks(&j->grads[i]);
+    }
+    ex->scratch.used = 0;
+    take_packed(ex, j, want_dw);
+    for (int t = 0; t < ex->n_threads; t++)
+        buffers[t] = lsi_arena_take(&ex->scratch, LSI_GEMM_CHUNK * TILE_MAX, sizeof *buffers[t]);
+    j->buffers = buffers;
+
+    j->n_first = want_dw ? lsi_div_up(j->n_rows, PACK_X_ROWS) : 0;
+    lsi_parallel(ex->pool, j->n_first + (j->dx ? lsi_div_up(j->n_rows, PACK_DY_ROWS) : 0), pack_task, j);
+    j->n_first = j->dx ? lsi_div_up(j->n_in, tile_of(j->n_in)) * lsi_div_up(j->n_rows, DX_ROWS) : 0;
+    lsi_parallel(ex->pool, j->n_first + n_tasks, product_task, j);
+}
+
+/* Outputs first .. first + n - 1 of a product. */
+static struct lsi_linear_grad outputs(const struct lsi_linear_grad *g, struct lsi_weight *w, size_t first,
+                                      size_t n)
+{
+    struct lsi_linear_grad part = *g;
+    *w = *g->w;
+    w->data = (const char *)w->data + first * w->row_bytes;
+    w->n_out = n;
+    part.w = w;
+    part.dy += first;
+    if (part.dw)
+        part.dw += first * w->n_in;
+    if (part.dbias)
+        part.dbias += first;
+    return part;
+}
+
+/* Some rows: the group at once, or each product's outputs a piece at a time. */
+static void run_rows(struct lsi_exec *ex, struct backward_job j)
+{
+    const struct lsi_linear_grad *grads = j.grads;
+    const size_t n_grads = j.n_grads;
+    size_t n_out = 0;
+    for (size_t i = 0; i < n_grads; i++)
+        n_out += grads[i].w->n_out;
+    if (n_out <= PIECE_OUT) {
+        run_piece(ex, &j);
+        return;
+    }
+    for (size_t i = 0; i < n_grads; i++)
+        for (size_t first = 0; first < grads[i].w->n_out; first += PIECE_OUT) {
+            struct lsi_weight w;
+            const struct lsi_linear_grad part =
+                outputs(&grads[i], &w, first, lsi_min_size(PIECE_OUT, grads[i].w->n_out - first));
+            j.grads = &part;
+            j.n_grads = 1;
+            run_piece(ex, &j);
+            j.accumulate = true;
+        }
+}
+
 void lsi_cpu_linear_backward(struct lsi_exec *ex, const struct lsi_linear_grad *grads, size_t n_grads,
                              float *dx, size_t lddx, bool accumulate, const float *x, size_t ldx,
                              size_t n_rows, float scale)
 {
     LSI_ASSERT(n_grads > 0 && n_grads <= MAX_GROUP);
-    const struct lsi_cpu *cpu = ex->state;
-    struct backward_job j = { .kernels = &cpu->kernels,
-                              .grads = grads,
-                              .n_grads = n_grads,
-                              .dx = dx,
-                              .lddx = lddx,
-                              .accumulate = accumulate,
-                              .x = { x, LSI_F32, ldx * sizeof *x },
-                              .n_rows = n_rows,
-                              .n_in = grads[0].w->n_in,
-                              .scale = scale,
-                              .kind = lsi_cpu_gemm_kind(ex) };
-    uint32_t *buffers[LSI_MAX_THREADS];
-    size_t n_tasks = 0;
-    bool want_dw = false;
-    for (size_t i = 0; i < n_grads; i++) {
-        want_dw = want_dw || grads[i].dw;
-        n_tasks += n_weight_tasks(&grads[i]);
+    for (size_t row = 0; row < n_rows; row += PIECE_ROWS) {
+        struct lsi_linear_grad part[MAX_GROUP];
+        for (size_t i = 0; i < n_grads; i++) {
+            part[i] = grads[i];
+            part[i].dy += row * grads[i].lddy;
+        }
+        run_rows(ex, (struct backward_job){ .kernels = lsi_cpu_kernels(ex),
+                                            .grads = part,
+                                            .n_grads = n_grads,
+                                            .dx = dx ? dx + row * lddx : NULL,
+                                            .lddx = lddx,
+                                            .accumulate = accumulate,
+                                            .x = { x + row * ldx, LSI_F32, ldx * sizeof *x },
+                                            .n_rows = lsi_min_size(PIECE_ROWS, n_rows - row),
+                                            .n_in = grads[0].w->n_in,
+                                            .scale = scale,
+                                            .kind = lsi_cpu_gemm_kind(ex) });
     }
-    take_packed(ex, &j, want_dw);
-    for (int t = 0; t < ex->n_threads; t++)
-        buffers[t] = lsi_arena_take(&ex->scratch, LSI_GEMM_CHUNK * TILE_MAX, sizeof *buffers[t]);
-    j.buffers = buffers;
-
-    j.n_first = want_dw ? lsi_div_up(n_rows, PACK_X_ROWS) : 0;
-    lsi_parallel(ex->pool, j.n_first + (dx ? lsi_div_up(n_rows, PACK_DY_ROWS) : 0), pack_task, &j);
-    j.n_first = dx ? lsi_div_up(j.n_in, tile_of(j.n_in)) * lsi_div_up(n_rows, DX_ROWS) : 0;
-    lsi_parallel(ex->pool, j.n_first + n_tasks, product_task, &j);
 }
 
 /* As for fp32 units, the larger ones. */
 size_t lsi_cpu_linear_backward_scratch(const struct lsi_exec *ex, size_t n_rows, size_t n_in, size_t n_out)
 {
+    const size_t rows = lsi_min_size(n_rows, PIECE_ROWS), out = lsi_min_size(n_out, PIECE_OUT);
     struct lsi_arena a = { 0 };
-    lsi_arena_take(&a, lsi_round_up(n_in, LSK_GEMM_N) * n_rows, sizeof(uint32_t));
-    lsi_arena_take(&a, lsi_round_up(n_rows, LSK_GEMM_M) * n_out, sizeof(uint32_t));
+    lsi_arena_take(&a, lsi_round_up(n_in, LSK_GEMM_N) * rows, sizeof(uint32_t));
+    lsi_arena_take(&a, lsi_round_up(rows, LSK_GEMM_M) * out, sizeof(uint32_t));
     for (int i = 1; i < MAX_GROUP; i++) /* what aligning each product's part can cost */
         lsi_arena_take(&a, 1, 1);
     for (int t = 0; t < ex->n_threads; t++)

@@ -31,6 +31,7 @@ struct lsi_cache_shape {
     size_t G;            /* kv heads */
     size_t D;            /* values per head */
     size_t n_ctx;        /* most tokens of a sequence; policies that hold a fixed number keep going beyond */
+    size_t n_trained;    /* tokens that the model was trained for; 0: it does not say */
     size_t n_rows;       /* most rows of a block */
     size_t window;       /* of the layers that slide; 0: none does */
     const bool *sliding; /* [L], or NULL; lives as long as the cache */
@@ -95,7 +96,8 @@ struct lsi_cache {
     const struct lsi_cache_policy *policy;
     struct lsi_cache_shape shape;
     struct lsi_cache_spec spec;
-    size_t length; /* tokens committed: the position of the next one */
+    size_t length;   /* tokens committed: the position of the next one */
+    size_t n_prompt; /* tokens of the prompt that is being appended, set by who appends; 0: single steps */
     const ls_alloc *alloc;
 };
 
@@ -133,6 +135,9 @@ struct lsi_cache_policy {
                         const struct lsi_cache_spec *spec, const ls_alloc *alloc, ls_error *err);
     void (*free)(struct lsi_cache *cache);
 
+    /** (optional) Most rows that the next block may have, >= 1: a policy that cuts long prompts in between.
+     */
+    size_t (*block_rows)(const struct lsi_cache *cache);
     /** Room for n_rows (<= shape.n_rows) more rows. On failure the cache is as before. */
     ls_status (*reserve)(struct lsi_cache *cache, size_t n_rows, ls_error *err);
     /** Keys (rotated) and values of the rows that follow `length`, [n_rows][G*D]. */
@@ -197,7 +202,10 @@ static inline size_t lsi_cache_tokens(const struct lsi_cache_value *v, size_t n_
     return lsi_max_size(1, (size_t)(v->percent / 100.0 * (double)n_prompt));
 }
 
-extern const struct lsi_cache_policy lsi_cache_full; /* cache_full.c */
-extern const struct lsi_cache_policy lsi_cache_kivi; /* cache_kivi.c */
+extern const struct lsi_cache_policy lsi_cache_full;      /* cache_full.c */
+extern const struct lsi_cache_policy lsi_cache_streaming; /* cache_streaming.c */
+extern const struct lsi_cache_policy lsi_cache_h2o;       /* cache_h2o.c */
+extern const struct lsi_cache_policy lsi_cache_snapkv;    /* cache_snapkv.c */
+extern const struct lsi_cache_policy lsi_cache_kivi;      /* cache_kivi.c */
 
 #endif

@@ -429,7 +429,7 @@ static bool attend_part(struct lsi_exec *ex, const struct lsi_cache_query *q,
 {
     struct lsi_attention a = *part;
     const size_t end = a.slot0 + 1, from = q->window && end > q->window ? end - q->window : 0;
-    if (lsi_max_size(from, a.s0) >= a.s_end && a.s_end > 0)
+    if (lsi_max_size(from, a.s0) >= a.end && a.end > 0)
         return false;
     a.q = q->q;
     a.ldq = q->ldq;
@@ -451,9 +451,9 @@ static void attend(struct lsi_cache *cache, struct lsi_exec *ex, size_t layer,
     const size_t n = cache->length, H = cache->shape.H, D = cache->shape.D, ld = H * D;
     const bool old = y->nv > c->sinks; /* some are quantised */
     const struct lsi_attention packed = {
-        .H = H, .slot0 = n, .s0 = c->sinks, .s_end = y->nv, .kv = packed_view(c, layer)
+        .H = H, .slot0 = n, .s0 = c->sinks, .end = y->nv, .kv = packed_view(c, layer)
     };
-    const struct lsi_attention sinks = { .H = H, .slot0 = n, .s_end = c->sinks, .kv = tail_view(c, layer) };
+    const struct lsi_attention sinks = { .H = H, .slot0 = n, .end = c->sinks, .kv = tail_view(c, layer) };
     const struct lsi_attention tail = {
         .H = H, .slot0 = n - y->base, .s0 = old ? y->nv - y->base : 0, .kv = tail_view(c, layer)
     };

@@ -67,6 +67,7 @@ static ls_status resolve(struct settings *s, const ls_model *m, const ls_context
                                          .G = c->G,
                                          .D = c->D,
                                          .n_ctx = s->n_ctx,
+                                         .n_trained = c->n_ctx_train,
                                          .n_rows = s->block,
                                          .window = c->n_window_layers ? c->window : 0,
                                          .sliding = c->n_window_layers ? c->sliding : NULL };
@@ -124,6 +125,7 @@ ls_status ls_context_create(ls_model *model, const ls_context_options *options, 
     ctx->model = lsi_model_ref(model);
     ctx->block = s.block;
     lsi_cache_spec_name(&s.cache, ctx->kv, sizeof ctx->kv);
+    memcpy(ctx->kv_now, ctx->kv, sizeof ctx->kv_now);
     ctx->options.kv = ctx->kv;
 
     const struct lsi_config *c = &model->config;
@@ -189,7 +191,12 @@ size_t ls_context_cache_bytes(const ls_context *ctx)
 
 const char *ls_context_kv(const ls_context *ctx)
 {
-    return ctx->kv;
+    return ctx->kv_now;
+}
+
+void lsi_context_name_cache(ls_context *ctx)
+{
+    lsi_cache_spec_name(&ctx->cache->spec, ctx->kv_now, sizeof ctx->kv_now);
 }
 
 /* What is done with the rows of each block after the last layer; a->x holds them. */
@@ -215,22 +222,25 @@ static ls_status forward_block(ls_context *ctx, const int32_t *tokens, size_t n_
     return LS_OK;
 }
 
-/* The cache takes memory as it is written; a system that has promised too much ends the process then. */
+/*
+ * The cache takes memory as it is written; a system that has promised too much ends the process then. What is
+ * held now may be less than a plan says, for a policy that has dropped tokens: only what is to come counts.
+ */
 static ls_status check_memory(const ls_context *ctx, size_t n_more, ls_error *err)
 {
     const struct lsi_cache *c = ctx->cache;
     const struct lsi_cache_policy *p = c->policy;
-    const size_t n_tokens = c->length + n_more, held = p->bytes(c);
+    const size_t n_tokens = c->length + n_more, now = p->plan(&c->shape, &c->spec, c->length);
     const size_t will = p->plan_prompt && n_more > 1 ? p->plan_prompt(&c->shape, &c->spec, n_tokens, n_more)
                                                      : p->plan(&c->shape, &c->spec, n_tokens);
-    if (will <= held || will - held <= c->policy->plan(&c->shape, &c->spec, LSI_KV_PAGE))
+    if (will <= now || will - now <= p->plan(&c->shape, &c->spec, LSI_KV_PAGE))
         return LS_OK; /* a step of decoding: asking the system would cost more than it */
     const size_t available = lsi_memory_available();
-    if (available > 0 && will - held > available)
+    if (available > 0 && will - now > available)
         return lsi_fail(err, LS_E_NOMEM,
                         "a context of %zu tokens needs %zu MiB more of KV cache and %zu MiB of memory are "
                         "free: take a smaller --kv or a shorter text",
-                        n_tokens, (will - held) >> 20, available >> 20);
+                        n_tokens, (will - now) >> 20, available >> 20);
     return LS_OK;
 }
 
@@ -253,23 +263,30 @@ static ls_status run(ls_context *ctx, const int32_t *tokens, size_t n_tokens, ro
                      ls_error *err)
 {
     LSI_TRY(check_tokens(ctx, tokens, n_tokens, err));
-    const size_t length = ctx->cache->length;
+    struct lsi_cache *cache = ctx->cache;
+    const size_t length = cache->length;
+    cache->n_prompt = n_tokens > 1 ? n_tokens : 0;
     for (size_t done = 0; done < n_tokens;) {
-        const size_t rows = lsi_min_size(ctx->block, n_tokens - done);
+        size_t rows = lsi_min_size(ctx->block, n_tokens - done);
+        if (cache->policy->block_rows)
+            rows = lsi_min_size(rows, cache->policy->block_rows(cache));
         ls_status st = forward_block(ctx, tokens + done, rows, err);
         if (st == LS_OK && fn)
             st = fn(ctx, user, done, rows, err);
         if (st != LS_OK) {
             /* A policy that cannot go back keeps the rows it has: the length says which. */
-            (void)ctx->cache->policy->rewind(ctx->cache, length, NULL);
+            (void)cache->policy->rewind(cache, length, NULL);
             return st;
         }
         done += rows;
+        ctx->last_rows = rows;
         if (ctx->options.progress)
             ctx->options.progress(ctx->options.progress_user, done, n_tokens);
     }
-    if (n_tokens > 1 && ctx->cache->policy->settle)
-        ctx->cache->policy->settle(ctx->cache, &ctx->exec);
+    if (n_tokens > 1 && cache->policy->settle) {
+        cache->policy->settle(cache, &ctx->exec);
+        lsi_context_name_cache(ctx);
+    }
     return LS_OK;
 }
 
@@ -303,7 +320,7 @@ ls_status ls_context_append(ls_context *ctx, const int32_t *tokens, size_t n_tok
     if (!logits)
         return LS_OK;
     const size_t V = ctx->model->config.V;
-    head(ctx, ctx->logits, (n_tokens - 1) % ctx->block, 1);
+    head(ctx, ctx->logits, ctx->last_rows - 1, 1);
     lsi_exec_read(&ctx->exec, logits, ctx->logits, V * sizeof *logits);
     return check_finite(logits, V, err);
 }
@@ -419,12 +436,15 @@ ls_status ls_context_assign(ls_context *to, const ls_context *from, ls_error *er
     LSI_TRY(from->cache->policy->fork(from->cache, &cache, err));
     to->cache->policy->free(to->cache);
     to->cache = cache;
+    lsi_context_name_cache(to);
     return LS_OK;
 }
 
 ls_status ls_context_rewind(ls_context *ctx, size_t n_tokens, ls_error *err)
 {
-    return ctx->cache->policy->rewind(ctx->cache, n_tokens, err);
+    LSI_TRY(ctx->cache->policy->rewind(ctx->cache, n_tokens, err));
+    lsi_context_name_cache(ctx);
+    return LS_OK;
 }
 
 ls_status ls_context_tile(ls_context *ctx, size_t n_tokens, ls_error *err)
@@ -433,5 +453,7 @@ ls_status ls_context_tile(ls_context *ctx, size_t n_tokens, ls_error *err)
         return lsi_fail(err, LS_E_UNSUPPORTED, "the cache %s cannot be repeated", ctx->kv);
     if (n_tokens <= ctx->cache->shape.n_ctx) /* more is refused by the policy */
         LSI_TRY(check_memory(ctx, n_tokens, err));
-    return ctx->cache->policy->tile(ctx->cache, n_tokens, err);
+    LSI_TRY(ctx->cache->policy->tile(ctx->cache, n_tokens, err));
+    lsi_context_name_cache(ctx);
+    return LS_OK;
 }

@@ -14,7 +14,9 @@ struct ls_context {
     struct lsi_activations act;
     float *logits; /* [V] */
     size_t block;
-    char kv[192];
+    size_t last_rows;           /* of the last block */
+    char kv[192];               /* as it was asked for */
+    char kv_now[192];           /* percentages resolved */
     ls_context_options options; /* as it was made; kv is the text above */
 
     /* made when all rows' logits are first wanted */
@@ -23,5 +25,8 @@ struct ls_context {
     float *host_logits; /* the same on the host, for the caller's function */
     float *nll;         /* [logits_rows], backend memory */
 };
+
+/** What the cache is called now: a prompt makes numbers of tokens of the percentages of budgets. */
+void lsi_context_name_cache(ls_context *ctx);
 
 #endif

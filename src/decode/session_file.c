@@ -268,6 +268,7 @@ static ls_status load(struct reader *r, ls_context *ctx, ls_session *s, ls_error
     }
     ctx->cache->policy->free(ctx->cache);
     ctx->cache = cache;
+    lsi_context_name_cache(ctx);
     return LS_OK;
 }
 

@@ -58,6 +58,7 @@ struct lsi_exec {
     int n_threads;
     struct lsi_pool *pool; /* NULL with one thread */
     enum lsi_compute compute;
+    bool few_as_many; /* few rows go the ways of many: a row is rounded alike however many there are */
     struct lsi_arena scratch; /* reset by each op */
     void *state;              /* the backend's own (primitive cache, streams) */
 };
@@ -156,8 +157,8 @@ void lsi_op_kv_store(struct lsi_exec *ex, const struct lsi_kv_view *kv, size_t s
 /**
  * Causal attention of a block of query rows over stored slots.
  *
- * Row t sits at slot slot0 + t and sees slot s iff s0 <= s <= slot0 + t, when window > 0
- * s > slot0 + t - window, and when s_end > 0 s < s_end. Query head h reads kv head h / (H/G).
+ * Row t sits at slot slot0 + t and sees slot s iff s0 <= s <= slot0 + t and, when
+ * window > 0, s > slot0 + t - window, and when end > 0, s < end. Query head h reads kv head h / (H/G).
  * Softmax and sums in fp32. With compute fp32 products are fp32 as well; else
  * operands may be rounded to bf16.
  *
@@ -173,7 +174,7 @@ struct lsi_attention {
     size_t T, H;
     size_t slot0;  /* slot of row 0 */
     size_t s0;     /* first slot to look at */
-    size_t s_end;  /* slots from here on are not looked at; 0: all are */
+    size_t end;    /* first slot not to look at any more; 0: none */
     size_t window; /* 0: none */
     float scale;
     struct lsi_kv_view kv;

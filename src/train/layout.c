@@ -230,6 +230,7 @@ size_t lsi_train_scratch(const struct lsi_train_settings *s, const struct lsi_co
 {
     struct lsi_exec ex;
     lsi_exec_plan_cpu(&ex, s->n_threads, s->compute);
+    ex.few_as_many = true;
     const size_t all[] = {
         lsi_block_scratch(&ex, c, s->block),
         lsi_block_backward_scratch(&ex, c, s->block, s->mlp_rows, s->seq),

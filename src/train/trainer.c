@@ -147,6 +147,7 @@ ls_status ls_trainer_create(const ls_train_options *options, ls_trainer **out, l
     LSI_TRY_OR(fail, lsi_train_settle(&t->settings, &t->model.config, &o, err));
     LSI_TRY_OR(fail, lsi_params_create(&t->params, &t->model.config, &t->settings.params, alloc, err));
     LSI_TRY_OR(fail, lsi_exec_init_cpu(&t->exec, o.n_threads, t->settings.compute, o.alloc, err));
+    t->exec.few_as_many = true; /* the length of blocks changes no rounding */
     LSI_TRY_OR(fail, allocate(t, err));
     LSI_TRY_OR(fail, lsi_params_bind(&t->params, &t->model, err));
     LSI_TRY_OR(fail, load(t, err));

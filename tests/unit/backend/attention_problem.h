@@ -16,6 +16,7 @@ struct problem {
     enum lsi_kv_format format;
     size_t T, H, G, D;
     size_t slot0, s0, window;
+    size_t end; /* 0: none */
     size_t ldq, ldo, ldk;
     float *q, *k, *v;        /* k, v: [slots][ldk] */
     double *kept_k, *kept_v; /* what the cache keeps of them, [slots][G * D] */
@@ -164,6 +165,7 @@ static inline struct lsi_attention attention(const struct problem *p, float *out
         .slot0 = p->slot0,
         .s0 = p->s0,
         .window = p->window,
+        .end = p->end,
         .scale = 1.0f / sqrtf((float)p->D),
         .kv = view(p),
     };

@@ -14,7 +14,7 @@ static void naive_row(const struct problem *p, float scale, size_t t, size_t h, 
         out[d] = 0.0;
     for (size_t s = 0; s <= at; s++) {
         w[s] = -INFINITY;
-        if (s < p->s0 || (p->window > 0 && s + p->window <= at))
+        if (s < p->s0 || (p->window > 0 && s + p->window <= at) || (p->end > 0 && s >= p->end))
             continue;
         w[s] = 0.0;
         for (size_t d = 0; d < D; d++)
@@ -126,6 +126,19 @@ static void test_windows(void)
     }
 }
 
+/* The first slots alone: all that some rows see, a part of it, and nothing behind a page. */
+static void test_ends(void)
+{
+    static const size_t ends[] = { 1, 4, 250, 256, 300, 560 };
+
+    for (size_t i = 0; i < LSI_LEN(ends) * 3; i++) {
+        const size_t T = (size_t[]){ 1, 7, 33 }[i % 3], slot0 = (size_t[]){ 533, 0, 290 }[i / 3 % 3];
+        struct problem p = problem((enum lsi_kv_format)(i % 3), T, 6, 2, 64, slot0, 0, i % 4 == 3 ? 20 : 0);
+        p.end = ends[i / 3];
+        run_problem(p, 2500 + i);
+    }
+}
+
 static void test_rows_that_see_nothing(void)
 {
     static const size_t tokens[] = { 1, 4, 33 };
@@ -206,6 +219,43 @@ static void test_decode_equals_block(void)
     }
 }
 
+/* Where few rows go the ways of many, a block of any length rounds a row alike. */
+static void test_few_as_many(void)
+{
+    enum {
+        T = 40
+    };
+    for (int format = LSI_KV_BF16; format <= LSI_KV_Q8; format++) {
+        struct problem p = problem((enum lsi_kv_format)format, T, 6, 2, 64, 500, 0, 0);
+        make_problem(&p, 7);
+        float *block = floats(T * p.ldo), *part = floats(T * p.ldo);
+        struct lsi_exec ex = make_exec(2, LSI_COMPUTE_BF16, &p, T);
+        struct lsi_attention a = attention(&p, block, NULL);
+        lsi_op_attention(&ex, &a);
+        lsi_exec_fini(&ex);
+        for (size_t n = 1; n <= 9; n++) {
+            lsi_exec_plan_cpu(&ex, 2, LSI_COMPUTE_BF16);
+            ex.few_as_many = true;
+            const size_t scratch = lsi_op_attention_scratch(&ex, n, p.H, p.G, p.D);
+            ls_error err;
+            REQUIRE_OK(lsi_exec_init_cpu(&ex, 2, LSI_COMPUTE_BF16, heap(), &err), err);
+            REQUIRE_OK(lsi_exec_set_scratch(&ex, scratch, &err), err);
+            ex.few_as_many = true;
+            a.q = p.q;
+            a.out = part;
+            a.T = n;
+            lsi_op_attention(&ex, &a);
+            lsi_exec_fini(&ex);
+            for (size_t t = 0; t < n; t++)
+                for (size_t i = 0; i < p.H * p.D; i++)
+                    CHECK_NEAR(part[t * p.ldo + i], block[t * p.ldo + i], 1e-5);
+        }
+        free_floats(block, T * p.ldo);
+        free_floats(part, T * p.ldo);
+        free_problem(&p);
+    }
+}
+
 /* Two bytes of scale for 32 of a key's or value's. */
 static void test_page_bytes(void)
 {
@@ -219,9 +269,9 @@ static void test_page_bytes(void)
 int main(int argc, char **argv)
 {
     static const struct test tests[] = {
-        TEST(test_shapes),     TEST(test_windows),           TEST(test_rows_that_see_nothing),
-        TEST(test_odd_sizes),  TEST(test_deep_and_in_place), TEST(test_decode_equals_block),
-        TEST(test_page_bytes),
+        TEST(test_shapes),      TEST(test_windows),           TEST(test_rows_that_see_nothing),
+        TEST(test_odd_sizes),   TEST(test_deep_and_in_place), TEST(test_decode_equals_block),
+        TEST(test_few_as_many), TEST(test_page_bytes),        TEST(test_ends),
     };
     return test_main(tests, sizeof tests / sizeof tests[0], argc, argv);
 }

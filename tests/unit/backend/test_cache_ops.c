@@ -23,7 +23,7 @@ static double naive_score(const struct problem *p, size_t t, size_t h, size_t s)
 static bool sees(const struct problem *p, size_t t, size_t s)
 {
     const size_t at = p->slot0 + t;
-    return s >= p->s0 && s <= at && (p->window == 0 || s + p->window > at);
+    return s >= p->s0 && s <= at && (p->window == 0 || s + p->window > at) && (p->end == 0 || s < p->end);
 }
 
 /* ---- sums and scores -------------------------------------------------------------------- */
@@ -156,7 +156,9 @@ static void over_shapes(run_fn *run)
         const size_t G = i % 2 + 1, H = G * groups[i % 5], D = dims[i % 7], T = tokens[i * 2 % 5];
         const size_t slot0 = i * 53 % 600, s0 = i % 3 == 1 ? lsi_min_size(slot0, 70) : 0;
         const size_t window = i % 4 == 3 ? 100 + i : 0;
-        run(problem((enum lsi_kv_format)(i % 3), T, H, G, D, slot0, s0, window), 100 + i);
+        struct problem p = problem((enum lsi_kv_format)(i % 3), T, H, G, D, slot0, s0, window);
+        p.end = i % 5 == 4 ? slot0 + T / 2 : 0;
+        run(p, 100 + i);
     }
     for (size_t i = 0; i < 6; i++) /* whole pages, and one slot more or less */
         run(problem((enum lsi_kv_format)(i % 3), i % 2 ? 33 : 1, 6, 2, 64, 512 + i - 34, 0, 0), 200 + i);

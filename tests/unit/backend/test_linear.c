@@ -117,6 +117,37 @@ static void test_odd_shapes(void)
     }
 }
 
+/* Of the products that are summed. */
+static double magnitude(const struct lsi_weight *w, size_t r, size_t o)
+{
+    double size = 1e-30;
+    for (size_t i = 0; i < w->n_in; i++)
+        size += fabs((double)w_values[o * w->n_in + i] * x[r * MAX_IN + i]);
+    return size;
+}
+
+/* Where few rows go the ways of many, the number of rows changes the order of sums at most. */
+static void test_few_as_many(void)
+{
+    for (size_t t = 0; t < LSI_LEN(types); t++) {
+        const struct lsi_weight w = make_weight(types[t], 101, 512);
+        for (int c = LSI_COMPUTE_AUTO; c <= LSI_COMPUTE_FP32; c++) {
+            struct lsi_exec ex;
+            open_exec(&ex, 2, (enum lsi_compute)c);
+            ex.few_as_many = true;
+            struct lsi_linear out = { .w = &w, .y = y, .ldy = w.n_out };
+            lsi_op_linear(&ex, &out, 1, x, MAX_ROWS, MAX_IN);
+            out.y = y2;
+            for (size_t rows = 1; rows <= 17; rows++) {
+                lsi_op_linear(&ex, &out, 1, x, rows, MAX_IN);
+                for (size_t i = 0; i < rows * w.n_out; i++)
+                    CHECK_NEAR(y2[i], y[i], 2e-6 * magnitude(&w, i / w.n_out, i % w.n_out));
+            }
+            lsi_exec_fini(&ex);
+        }
+    }
+}
+
 /* A group of products at once, and any number of threads: the same bits. */
 static void test_threads_and_groups_give_the_same_bits(void)
 {
@@ -207,6 +238,7 @@ int main(int argc, char **argv)
     static const struct test tests[] = {
         TEST(test_every_type_and_mode),
         TEST(test_odd_shapes),
+        TEST(test_few_as_many),
         TEST(test_threads_and_groups_give_the_same_bits),
         TEST(test_builtin_product_agrees_with_the_library),
         TEST(test_more_shapes_than_are_kept),

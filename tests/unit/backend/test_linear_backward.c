@@ -7,7 +7,8 @@ enum {
     MAX_IN = 1100,
     MAX_OUT = 1300,
     MAX_GRADS = 3,
-    PAD = 5 /* strides are larger than rows by this at most */
+    WIDEST = 8300, /* outputs of shapes with few columns */
+    PAD = 5        /* strides are larger than rows by this at most */
 };
 
 static float x[(size_t)MAX_ROWS * (MAX_IN + PAD)];
@@ -16,7 +17,7 @@ static float w_values[MAX_GRADS][(size_t)MAX_OUT * MAX_IN];
 static lsi_bf16 w_bf16[MAX_GRADS][(size_t)MAX_OUT * MAX_IN];
 static float dx[(size_t)MAX_ROWS * (MAX_IN + PAD)], dx2[(size_t)MAX_ROWS * (MAX_IN + PAD)];
 static float dw[MAX_GRADS][(size_t)MAX_OUT * MAX_IN], dw2[MAX_GRADS][(size_t)MAX_OUT * MAX_IN];
-static float db[MAX_GRADS][MAX_OUT], db2[MAX_GRADS][MAX_OUT];
+static float db[MAX_GRADS][WIDEST], db2[MAX_GRADS][WIDEST];
 static struct lsi_rng rng;
 
 struct shape {
@@ -55,7 +56,7 @@ static float start(size_t i)
 
 static void run(const struct shape *s, const struct lsi_weight *w, int threads, enum lsi_compute compute,
                 size_t block, float *out_dx, float (*out_dw)[(size_t)MAX_OUT * MAX_IN],
-                float (*out_db)[MAX_OUT])
+                float (*out_db)[WIDEST])
 {
     struct lsi_exec ex;
     ls_error err = { 0 };
@@ -194,7 +195,8 @@ static void test_odd_shapes(void)
         check_all_modes(&shapes[i]);
 }
 
-/* Longer than a chunk of a sum, wider than a tile, more rows than a task of dx has. */
+/* Longer than a chunk of a sum, wider than a tile, more rows than a task of dx or a piece has, more outputs
+ * than a piece. */
 static void test_several_chunks_and_tiles(void)
 {
     static const struct shape shapes[] = {
@@ -206,6 +208,9 @@ static void test_several_chunks_and_tiles(void)
           .pad = 1,
           .accumulate = true },
         { .rows = 1037, .n_in = 99, .n_grads = 2, .n_out = { 103, 27 }, .scale = 0.25f, .pad = 4 },
+        { .rows = 4101, .n_in = 30, .n_grads = 2, .n_out = { 33, 20 }, .scale = 1, .pad = 1 },
+        { .rows = 19, .n_in = 31, .n_grads = 2, .n_out = { 8300, 40 }, .scale = 1, .pad = 2 },
+        { .rows = 3, .n_in = 50, .n_grads = 1, .n_out = { 8193 }, .scale = 2, .accumulate = true },
     };
     for (size_t i = 0; i < LSI_LEN(shapes); i++) {
         check(&shapes[i], LSI_BF16, LSI_COMPUTE_BF16);
@@ -236,6 +241,17 @@ static const struct shape medium = { .rows = 300,
                                      .scale = 1,
                                      .pad = 3,
                                      .accumulate = true };
+
+/* Neither many rows nor a large vocabulary make scratch grow. */
+static void test_scratch_has_a_limit(void)
+{
+    struct lsi_exec ex;
+    lsi_exec_plan_cpu(&ex, 2, LSI_COMPUTE_BF16);
+    const size_t large = lsi_op_linear_backward_scratch(&ex, 4096, 576, 49152);
+    CHECK_INT(lsi_op_linear_backward_scratch(&ex, 1 << 20, 576, 49152), large);
+    CHECK_INT(lsi_op_linear_backward_scratch(&ex, 4096, 576, 256000), large);
+    CHECK(lsi_op_linear_backward_scratch(&ex, 100, 576, 1000) < large / 50);
+}
 
 static void test_threads_give_the_same_bits(void)
 {
@@ -278,6 +294,7 @@ int main(int argc, char **argv)
         TEST(test_odd_shapes),
         TEST(test_several_chunks_and_tiles),
         TEST(test_what_is_not_wanted_is_not_touched),
+        TEST(test_scratch_has_a_limit),
         TEST(test_threads_give_the_same_bits),
         TEST(test_blocks_of_rows),
     };

@@ -17,7 +17,16 @@ enum {
 };
 
 /* Every policy that can be stored, in more than one precision where it has some. */
-static const char *const specs[] = { "full:fp32", "full:bf16", "full:q8" };
+static const char *const specs[] = {
+    "full:fp32",
+    "full:bf16",
+    "full:q8",
+    "streaming:sink=4,recent=100,fp32",
+    "streaming:sink=300,recent=20%",
+    "h2o:heavy=30,recent=30,fp32",
+    "h2o:q8",
+    "snapkv:budget=90,window=8",
+};
 
 static ls_error err;
 static char dir[256];

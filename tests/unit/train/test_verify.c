@@ -1,6 +1,8 @@
 /* A mode against the standard computation, and the gradients that are written for others to look at. */
 #include "data_files.h"
 
+#include <sys/stat.h>
+
 #include "formats/safetensors.h"
 
 #define MODEL LS_SOURCE_DIR "/tests/data/models/smollm2"
@@ -76,6 +78,53 @@ static void test_modes(void)
     }
 }
 
+/* Blocks, and a last one of few rows: what they change is the order of sums, in bf16 too. */
+static void test_short_blocks(void)
+{
+    static const size_t blocks[] = { 1, 7, 8, 19 };
+    const char *data = write_data();
+    for (size_t i = 0; i < LSI_LEN(blocks) * 2; i++) {
+        ls_train_options o = verify_options(&data);
+        ls_train_verify_result r = { .struct_size = sizeof r };
+        ls_error err = { 0 };
+        o.steps = 0;
+        o.block = blocks[i / 2];
+        o.dtype = i % 2 ? LS_TRAIN_BF16 : LS_TRAIN_FP32;
+        o.lora_rank = i / 2 % 2 ? 4 : 0;
+        REQUIRE_OK(ls_train_verify(&o, NULL, NULL, NULL, &r, &err), err);
+        CHECK(r.loss_difference < 1e-5);
+        CHECK(r.gradient_difference < 5e-4); /* otherwise rounded: 2e-3 */
+        fprintf(stderr, "  block %zu: loss %.2g gradient %.2g\n", o.block, r.loss_difference,
+                r.gradient_difference);
+    }
+}
+
+static void on_data(void *user, size_t done, size_t total)
+{
+    size_t *seen = user;
+    CHECK(done > seen[0] && done <= total);
+    seen[0] = done;
+    seen[1] = total;
+}
+
+/* What is told of the data while they are tokenised: every byte, once. */
+static void test_progress_of_data(void)
+{
+    const char *data = write_data();
+    ls_train_options o = verify_options(&data);
+    ls_train_verify_result r = { .struct_size = sizeof r };
+    size_t seen[2] = { 0, 1 };
+    struct stat file;
+    ls_error err = { 0 };
+    o.steps = 0;
+    o.on_data = on_data;
+    o.user = seen;
+    REQUIRE_OK(ls_train_verify(&o, NULL, NULL, NULL, &r, &err), err);
+    REQUIRE(stat(data, &file) == 0);
+    CHECK_INT(seen[0], file.st_size);
+    CHECK_INT(seen[1], file.st_size);
+}
+
 /* Every tensor of the model is there with its shape, and the values are the trainer's. */
 static void test_dump(void)
 {
@@ -135,7 +184,8 @@ static void test_refusals(void)
 
 int main(int argc, char **argv)
 {
-    static const struct test tests[] = { TEST(test_modes), TEST(test_dump), TEST(test_refusals) };
+    static const struct test tests[] = { TEST(test_modes), TEST(test_short_blocks),
+                                         TEST(test_progress_of_data), TEST(test_dump), TEST(test_refusals) };
     tiny_dir(dir, sizeof dir);
     const int rc = test_main(tests, sizeof tests / sizeof tests[0], argc, argv);
     tiny_remove(dir);

@@ -1,0 +1,554 @@
+#include "cache/kept.h"
+
+#include <string.h>
+
+/* ---- memory beside the pages ------------------------------------------------------------- */
+
+/* Slots of the arrays that go with n slots of pages: doubling, so that a growing cache copies little. */
+static size_t array_slots(size_t n)
+{
+    size_t cap = n > 0 ? LSI_KV_PAGE : 0;
+    while (cap < n)
+        cap *= 2;
+    return cap;
+}
+
+/* Bytes of the arrays of one layer; SIZE_MAX when no size_t holds them. */
+static size_t array_bytes(size_t G, size_t n_cols, size_t cap)
+{
+    size_t bytes;
+    return lsi_mul_size(cap, G * (1 + n_cols) * sizeof(float), &bytes) ? bytes : SIZE_MAX;
+}
+
+static void free_arrays(struct lsi_kept *c, struct lsi_kept_layer *l)
+{
+    lsi_free(c->base.alloc, l->pos, array_bytes(c->base.shape.G, c->n_cols, l->cap));
+    l->pos = NULL;
+    l->col = NULL;
+    l->cap = 0;
+}
+
+/* Arrays of `cap` slots with what the first n have. */
+static bool size_arrays(struct lsi_kept *c, struct lsi_kept_layer *l, size_t cap, size_t n)
+{
+    const size_t G = c->base.shape.G;
+    struct lsi_kept_layer to = { .cap = cap };
+    if (cap == l->cap)
+        return true;
+    to.pos = lsi_calloc(c->base.alloc, 1, array_bytes(G, c->n_cols, cap));
+    if (!to.pos)
+        return false;
+    to.col = (float *)(to.pos + G * cap);
+    for (size_t i = 0; n > 0 && i < G * (1 + c->n_cols); i++)
+        memcpy(to.pos + i * cap, l->pos + i * l->cap, n * sizeof *to.pos);
+    free_arrays(c, l);
+    l->cap = cap;
+    l->pos = to.pos;
+    l->col = to.col;
+    return true;
+}
+
+size_t lsi_kept_plan(const struct lsi_cache_shape *shape, const struct lsi_cache_spec *spec, size_t n_cols,
+                     size_t n_tokens)
+{
+    size_t pages, layer, total;
+    if (n_tokens > SIZE_MAX / 4 ||
+        !lsi_mul_size(lsi_div_up(n_tokens, LSI_KV_PAGE), lsi_kv_page_bytes(spec->format, shape->G, shape->D),
+                      &pages) ||
+        !lsi_add_size(pages, array_bytes(shape->G, n_cols, array_slots(n_tokens)), &layer) ||
+        !lsi_mul_size(layer, shape->L, &total))
+        return SIZE_MAX;
+    return total;
+}
+
+size_t lsi_kept_bytes(const struct lsi_kept *c)
+{
+    size_t bytes = lsi_page_pool_bytes(c->pool);
+    for (size_t l = 0; l < c->base.shape.L; l++)
+        bytes += array_bytes(c->base.shape.G, c->n_cols, c->layers[l].cap);
+    return bytes;
+}
+
+size_t lsi_kept_bytes_read(const struct lsi_kept *c)
+{
+    const struct lsi_cache_shape *s = &c->base.shape;
+    const size_t slot = lsi_kv_page_bytes(c->base.spec.format, s->G, s->D) / LSI_KV_PAGE;
+    size_t bytes = 0;
+    for (size_t l = 0; l < s->L; l++) {
+        const size_t window = lsi_cache_window(s, l), n = c->layers[l].n;
+        bytes += window ? lsi_min_size(n, window) * slot : n * (slot + s->G * c->n_cols * sizeof(float));
+    }
+    return bytes;
+}
+
+/* ---- life ----------------------------------------------------------------------------------- */
+
+/* Percentages are open again, unless there are none. */
+static void ask(struct lsi_kept *c)
+{
+    c->resolved = true;
+    memcpy(c->base.spec.value, c->asked, sizeof c->asked);
+    for (size_t i = 0; i < c->base.policy->n_keys; i++)
+        c->resolved = c->resolved && c->asked[i].percent < 0;
+}
+
+ls_status lsi_kept_create(struct lsi_kept **out, size_t bytes, size_t n_cols,
+                          const struct lsi_cache_policy *policy, const struct lsi_cache_shape *shape,
+                          const struct lsi_cache_spec *spec, const ls_alloc *alloc, ls_error *err)
+{
+    struct lsi_kept *c = lsi_calloc(alloc, 1, bytes);
+    if (!c)
+        return lsi_fail(err, LS_E_NOMEM, "out of memory for the KV cache");
+    c->base = (struct lsi_cache){ .policy = policy, .shape = *shape, .spec = *spec, .alloc = alloc };
+    c->bytes = bytes;
+    c->n_cols = n_cols;
+    memcpy(c->asked, spec->value, sizeof c->asked);
+    ask(c);
+    c->layers = lsi_calloc(alloc, shape->L, sizeof *c->layers);
+    ls_status st = c->layers ? LS_OK : lsi_fail(err, LS_E_NOMEM, "out of memory for the KV cache");
+    if (st == LS_OK)
+        st = lsi_page_pool_create(&c->pool, lsi_kv_page_bytes(spec->format, shape->G, shape->D), shape->L,
+                                  alloc, err);
+    if (st != LS_OK) {
+        lsi_kept_free(c);
+        return st;
+    }
+    for (size_t l = 0; l < shape->L; l++)
+        lsi_kv_pages_init(&c->layers[l].pages, c->pool);
+    *out = c;
+    return LS_OK;
+}
+
+void lsi_kept_free(struct lsi_kept *c)
+{
+    if (!c)
+        return;
+    for (size_t l = 0; c->layers && c->pool && l < c->base.shape.L; l++) {
+        lsi_kv_pages_cut(&c->layers[l].pages, 0);
+        free_arrays(c, &c->layers[l]);
+    }
+    lsi_free(c->base.alloc, c->layers, c->base.shape.L * sizeof *c->layers);
+    lsi_page_pool_unref(c->pool);
+    lsi_free(c->base.alloc, c, c->bytes);
+}
+
+struct lsi_kept *lsi_kept_fork(const struct lsi_kept *from)
+{
+    const struct lsi_cache *base = &from->base;
+    struct lsi_kept *c = lsi_calloc(base->alloc, 1, from->bytes);
+    if (!c)
+        return NULL;
+    memcpy(c, from, from->bytes);
+    c->pool = lsi_page_pool_ref(from->pool);
+    c->layers = lsi_calloc(base->alloc, base->shape.L, sizeof *c->layers);
+    bool ok = c->layers != NULL;
+    for (size_t l = 0; ok && l < base->shape.L; l++)
+        lsi_kv_pages_init(&c->layers[l].pages, c->pool);
+    for (size_t l = 0; ok && l < base->shape.L; l++) {
+        const struct lsi_kept_layer *src = &from->layers[l];
+        struct lsi_kept_layer *to = &c->layers[l];
+        ok = size_arrays(c, to, src->cap, 0) && lsi_kv_pages_share(&to->pages, &src->pages);
+        if (ok && src->cap > 0)
+            memcpy(to->pos, src->pos, array_bytes(base->shape.G, from->n_cols, src->cap));
+        to->n = src->n;
+        to->turn_n = src->turn_n;
+    }
+    if (ok)
+        return c;
+    lsi_kept_free(c);
+    return NULL;
+}
+
+/* ---- rows -------------------------------------------------------------------------------------- */
+
+/* Give back pages and arrays beyond what the slots in use need. Failing to get smaller arrays harms nothing.
+ */
+static void trim(struct lsi_kept *c, size_t layer)
+{
+    struct lsi_kept_layer *l = &c->layers[layer];
+    lsi_kv_pages_cut(&l->pages, lsi_min_size(l->pages.n, lsi_div_up(l->n, LSI_KV_PAGE)));
+    if (l->n == 0)
+        free_arrays(c, l);
+    else if (array_slots(l->n) < l->cap)
+        (void)size_arrays(c, l, array_slots(l->n), l->n);
+}
+
+/* Page by page through the layers, so that pages of the same place lie in one slab (kv_pages.h). */
+static bool grow_pages(struct lsi_kept *c, size_t n_rows)
+{
+    const size_t L = c->base.shape.L;
+    size_t most = 0;
+    for (size_t l = 0; l < L; l++)
+        most = lsi_max_size(most, lsi_div_up(c->layers[l].n + n_rows, LSI_KV_PAGE));
+    for (size_t at = 0; at < most; at++)
+        for (size_t l = 0; l < L; l++) {
+            struct lsi_kept_layer *layer = &c->layers[l];
+            if (layer->pages.n == at && at < lsi_div_up(layer->n + n_rows, LSI_KV_PAGE) &&
+                !lsi_kv_pages_grow(&layer->pages, 1, at + 1))
+                return false;
+        }
+    return true;
+}
+
+ls_status lsi_kept_reserve(struct lsi_kept *c, size_t n_rows, bool own_all, ls_error *err)
+{
+    const struct lsi_cache *base = &c->base;
+    const size_t L = base->shape.L;
+    size_t n_tokens;
+    if (!lsi_add_size(base->length, n_rows, &n_tokens) || n_tokens > base->shape.n_ctx)
+        return lsi_fail(err, LS_E_LIMIT, "%zu tokens do not fit the context of %zu", base->length + n_rows,
+                        base->shape.n_ctx);
+    bool ok = grow_pages(c, n_rows);
+    for (size_t l = 0; ok && l < L; l++) {
+        struct lsi_kept_layer *layer = &c->layers[l];
+        const size_t cap = array_slots(layer->n + n_rows);
+        ok = (cap <= layer->cap || size_arrays(c, layer, cap, layer->n)) &&
+             lsi_kv_pages_own(&layer->pages, own_all ? 0 : layer->n / LSI_KV_PAGE, layer->pages.n);
+    }
+    if (!ok) {
+        for (size_t l = 0; l < L; l++)
+            trim(c, l);
+        return lsi_fail(err, LS_E_NOMEM, "out of memory for %zu more rows of the KV cache", n_rows);
+    }
+    c->reading = c->prompt || base->n_prompt > 0 || n_rows > 1;
+    return LS_OK;
+}
+
+static struct lsi_kv_view view(const struct lsi_kept *c, size_t layer)
+{
+    return (struct lsi_kv_view){
+        .format = c->base.spec.format,
+        .G = c->base.shape.G,
+        .D = c->base.shape.D,
+        .pages = c->layers[layer].pages.page,
+    };
+}
+
+void lsi_kept_append(struct lsi_kept *c, struct lsi_exec *ex, size_t layer, const float *k, size_t ldk,
+                     const float *v, size_t ldv, size_t n_rows)
+{
+    const struct lsi_kv_view kv = view(c, layer);
+    lsi_op_kv_store(ex, &kv, c->layers[layer].n, k, ldk, v, ldv, n_rows);
+}
+
+struct lsi_attention lsi_kept_attention(const struct lsi_kept *c, size_t layer,
+                                        const struct lsi_cache_query *q)
+{
+    return (struct lsi_attention){
+        .q = q->q,
+        .out = q->out,
+        .lse = q->lse,
+        .ldq = q->ldq,
+        .ldo = q->ldo,
+        .T = q->T,
+        .H = c->base.shape.H,
+        .slot0 = c->layers[layer].n,
+        .window = q->window,
+        .scale = q->scale,
+        .kv = view(c, layer),
+    };
+}
+
+void lsi_kept_commit(struct lsi_kept *c, size_t n_rows)
+{
+    struct lsi_cache *base = &c->base;
+    for (size_t i = 0; i < base->shape.L; i++) {
+        struct lsi_kept_layer *l = &c->layers[i];
+        for (size_t g = 0; g < base->shape.G; g++)
+            for (size_t t = 0; t < n_rows; t++)
+                lsi_kept_pos(l, g)[l->n + t] = (uint32_t)(base->length + t);
+        l->n += n_rows;
+    }
+    if (c->reading && !c->prompt)
+        c->begin = base->length;
+    c->prompt = c->reading;
+    base->length += n_rows;
+    c->block = n_rows;
+}
+
+void lsi_kept_cut(struct lsi_kept *c, size_t n_rows)
+{
+    for (size_t l = 0; l < c->base.shape.L; l++) {
+        c->layers[l].n -= n_rows;
+        trim(c, l);
+    }
+    c->base.length -= n_rows;
+    c->block = 0;
+    c->prompt = c->prompt && c->base.length > c->begin;
+}
+
+void lsi_kept_cut_to_turn(struct lsi_kept *c)
+{
+    for (size_t l = 0; l < c->base.shape.L; l++) {
+        c->layers[l].n = c->layers[l].turn_n;
+        trim(c, l);
+    }
+    c->base.length = c->turn;
+    c->block = 0;
+    c->prompt = false;
+}
+
+void lsi_kept_clear(struct lsi_kept *c)
+{
+    c->turn = 0;
+    for (size_t l = 0; l < c->base.shape.L; l++)
+        c->layers[l].turn_n = 0;
+    lsi_kept_cut_to_turn(c);
+    ask(c);
+}
+
+void lsi_kept_resolve(struct lsi_kept *c, size_t n_prompt)
+{
+    for (size_t i = 0; i < c->base.policy->n_keys; i++) {
+        const size_t n = lsi_cache_tokens(&c->asked[i], n_prompt);
+        c->base.spec.value[i] = (struct lsi_cache_value){ .n = (int64_t)n, .percent = -1 };
+    }
+    c->resolved = true;
+}
+
+void lsi_kept_end_turn(struct lsi_kept *c)
+{
+    for (size_t l = 0; l < c->base.shape.L; l++) {
+        c->layers[l].turn_n = c->layers[l].n;
+        trim(c, l);
+    }
+    c->turn = c->base.length;
+    c->block = 0;
+    c->prompt = false;
+}
+
+/* ---- choosing ------------------------------------------------------------------------------------- */
+
+static void swap(uint64_t *a, uint64_t *b)
+{
+    const uint64_t t = *a;
+    *a = *b;
+    *b = t;
+}
+
+uint64_t lsi_kept_threshold(uint64_t *keys, size_t n, size_t k)
+{
+    size_t lo = 0, hi = n - 1;
+    const size_t at = k - 1; /* of the keys in descending order */
+
+    LSI_ASSERT(k >= 1 && k <= n);
+    while (lo < hi) { /* Hoare's selection; the keys below lo are larger, those beyond hi smaller */
+        const size_t mid = lo + (hi - lo) / 2;
+        if (keys[mid] > keys[lo])
+            swap(&keys[mid], &keys[lo]);
+        if (keys[hi] > keys[lo])
+            swap(&keys[hi], &keys[lo]);
+        if (keys[hi] > keys[mid])
+            swap(&keys[hi], &keys[mid]);
+        const uint64_t pivot = keys[mid]; /* the middle one of three */
+        size_t i = lo, j = hi;
+        while (i <= j) {
+            while (keys[i] > pivot)
+                i++;
+            while (keys[j] < pivot)
+                j--;
+            if (i <= j) {
+                swap(&keys[i++], &keys[j]);
+                if (j == 0)
+                    break;
+                j--;
+            }
+        }
+        if (at <= j)
+            hi = j;
+        else if (at >= i)
+            lo = i;
+        else
+            break;
+    }
+    return keys[at];
+}
+
+bool lsi_kept_own(struct lsi_kept *c, size_t layer)
+{
+    struct lsi_kv_pages *t = &c->layers[layer].pages;
+    return lsi_kv_pages_own(t, 0, t->n);
+}
+
+/* The numbers beside the slots of a kv head: slot `to` gets those of `from`. */
+static void move_numbers(struct lsi_kept *c, struct lsi_kept_layer *l, size_t g, size_t to, size_t from)
+{
+    lsi_kept_pos(l, g)[to] = lsi_kept_pos(l, g)[from];
+    for (size_t i = 0; i < c->n_cols; i++)
+        lsi_kept_col(c, l, i, g)[to] = lsi_kept_col(c, l, i, g)[from];
+}
+
+void lsi_kept_retain(struct lsi_kept *c, struct lsi_exec *ex, size_t layer, size_t g, const uint32_t *slot,
+                     size_t n)
+{
+    enum {
+        BATCH = 256
+    };
+    struct lsi_kept_layer *l = &c->layers[layer];
+    const struct lsi_kv_view kv = view(c, layer);
+    uint32_t to[BATCH];
+    size_t i = 0;
+
+    while (i < n && slot[i] == i) /* they are in their places */
+        i++;
+    for (size_t done; i < n; i += done) {
+        done = lsi_min_size(BATCH, n - i);
+        for (size_t j = 0; j < done; j++) {
+            to[j] = (uint32_t)(i + j);
+            move_numbers(c, l, g, i + j, slot[i + j]);
+        }
+        lsi_op_kv_move(ex, &kv, g, to, slot + i, done);
+    }
+}
+
+void lsi_kept_drop(struct lsi_kept *c, struct lsi_exec *ex, size_t layer, size_t g, size_t slot)
+{
+    struct lsi_kept_layer *l = &c->layers[layer];
+    const struct lsi_kv_view kv = view(c, layer);
+    const uint32_t to = (uint32_t)slot, from = (uint32_t)(l->n - 1);
+    if (to == from)
+        return;
+    move_numbers(c, l, g, to, from);
+    lsi_op_kv_move(ex, &kv, g, &to, &from, 1);
+}
+
+void lsi_kept_slide(struct lsi_kept *c, size_t layer)
+{
+    struct lsi_kept_layer *l = &c->layers[layer];
+    struct lsi_kv_pages *t = &l->pages;
+    const size_t window = lsi_cache_window(&c->base.shape, layer);
+    const size_t n = l->n > window ? (l->n - window) / LSI_KV_PAGE : 0; /* pages */
+    if (n == 0 || !lsi_kept_own(c, layer))
+        return;
+    for (size_t i = n; i < t->n; i++)
+        memcpy(t->page[i - n], t->page[i], lsi_kv_pages_bytes(t));
+    l->n -= n * LSI_KV_PAGE;
+    for (size_t g = 0; g < c->base.shape.G; g++)
+        for (size_t s = 0; s < l->n; s++)
+            move_numbers(c, l, g, s, s + n * LSI_KV_PAGE);
+}
+
+/* ---- the rest of the seam ---------------------------------------------------------------------------- */
+
+/* Move the entry at `at` down to its place in a heap of n whose top is the largest. */
+static void sift(int64_t *x, size_t at, size_t n)
+{
+    for (size_t child; (child = 2 * at + 1) < n; at = child) {
+        if (child + 1 < n && x[child + 1] > x[child])
+            child++;
+        if (x[at] >= x[child])
+            return;
+        const int64_t t = x[at];
+        x[at] = x[child];
+        x[child] = t;
+    }
+}
+
+static void sort(int64_t *x, size_t n)
+{
+    for (size_t i = n / 2; i-- > 0;)
+        sift(x, i, n);
+    for (size_t end = n; end-- > 1;) {
+        const int64_t t = x[0];
+        x[0] = x[end];
+        x[end] = t;
+        sift(x, 0, end);
+    }
+}
+
+size_t lsi_kept_tokens(const struct lsi_kept *c, size_t layer, size_t g, size_t without, int64_t *pos)
+{
+    const struct lsi_kept_layer *l = &c->layers[layer];
+    const size_t window = lsi_cache_window(&c->base.shape, layer), length = c->base.length;
+    size_t n = 0;
+    bool sorted = true;
+    for (size_t s = 0; s < l->n; s++) {
+        const int64_t p = lsi_kept_pos(l, g)[s];
+        if (s == without || (window > 0 && (size_t)p + window <= length))
+            continue;
+        if (pos) {
+            pos[n] = p;
+            sorted = sorted && (n == 0 || pos[n - 1] < p);
+        }
+        n++;
+    }
+    if (!sorted)
+        sort(pos, n);
+    return n;
+}
+
+ls_status lsi_kept_tile(struct lsi_kept *c, size_t layer, size_t n_tokens, size_t keep, size_t recent,
+                        ls_error *err)
+{
+    const struct lsi_cache_shape *s = &c->base.shape;
+    struct lsi_kept_layer *l = &c->layers[layer];
+    const size_t window = lsi_cache_window(s, layer);
+    const size_t n = lsi_min_size(n_tokens, window ? lsi_round_up(window, LSI_KV_PAGE) : keep);
+    const size_t last = lsi_min_size(n, window ? n : recent), early = n - last;
+    const size_t whole = lsi_max_size(1, l->n / LSI_KV_PAGE), pages = lsi_div_up(n, LSI_KV_PAGE);
+
+    if (l->n == 0)
+        return lsi_fail(err, LS_E_INVAL, "repeating a cache takes tokens in it");
+    if (n_tokens > s->n_ctx)
+        return lsi_fail(err, LS_E_LIMIT, "%zu tokens do not fit the context of %zu", n_tokens, s->n_ctx);
+    if (!lsi_kv_pages_grow(&l->pages, 1, pages) || !lsi_kept_own(c, layer) ||
+        !size_arrays(c, l, lsi_max_size(l->cap, array_slots(n)), l->n))
+        return lsi_fail(err, LS_E_NOMEM, "out of memory for %zu tokens of the KV cache", n);
+    for (size_t p = whole; p < pages; p++)
+        memcpy(l->pages.page[p], l->pages.page[p % whole], lsi_kv_pages_bytes(&l->pages));
+    for (size_t g = 0; g < s->G; g++)
+        for (size_t j = 0; j < n; j++)
+            lsi_kept_pos(l, g)[j] = (uint32_t)(j < early ? j * (n_tokens - last) / early : n_tokens - n + j);
+    l->n = n;
+    return LS_OK;
+}
+
+static ls_status layer_state(struct lsi_kept *c, size_t layer, struct lsi_cache_io *io, ls_error *err)
+{
+    struct lsi_kept_layer *l = &c->layers[layer];
+    LSI_TRY(io->bytes(io, &l->n, sizeof l->n, err));
+    LSI_TRY(io->bytes(io, &l->turn_n, sizeof l->turn_n, err));
+    if (l->n > c->base.length || l->turn_n > l->n) {
+        l->n = l->turn_n = 0;
+        return lsi_fail(err, LS_E_FORMAT,
+                        "the session's KV cache holds more slots than tokens: it is damaged");
+    }
+    if (io->reading && !size_arrays(c, l, array_slots(l->n), 0))
+        return lsi_fail(err, LS_E_NOMEM, "out of memory for the KV cache of the session");
+    for (size_t i = 0; i < c->base.shape.G * (1 + c->n_cols); i++)
+        LSI_TRY(io->bytes(io, l->pos + i * l->cap, l->n * sizeof *l->pos, err));
+    return io->pages(io, &l->pages, lsi_div_up(l->n, LSI_KV_PAGE), err);
+}
+
+ls_status lsi_kept_state(struct lsi_kept *c, struct lsi_cache_io *io, ls_error *err)
+{
+    struct lsi_cache *base = &c->base;
+    LSI_TRY(io->bytes(io, &base->length, sizeof base->length, err));
+    LSI_TRY(io->bytes(io, &c->turn, sizeof c->turn, err));
+    LSI_TRY(io->bytes(io, &c->block, sizeof c->block, err));
+    LSI_TRY(io->bytes(io, &c->resolved, sizeof c->resolved, err));
+    LSI_TRY(io->bytes(io, &c->prompt, sizeof c->prompt, err));
+    LSI_TRY(io->bytes(io, &c->begin, sizeof c->begin, err));
+    LSI_TRY(io->bytes(io, c->asked, sizeof c->asked, err));
+    LSI_TRY(io->bytes(io, base->spec.value, sizeof base->spec.value, err));
+    if (base->length > base->shape.n_ctx)
+        return lsi_fail(err, LS_E_LIMIT,
+                        "the session holds %zu tokens, the context at most %zu: make it longer", base->length,
+                        base->shape.n_ctx);
+    for (size_t l = 0; l < base->shape.L; l++)
+        LSI_TRY(layer_state(c, l, io, err));
+    return LS_OK;
+}
+
+void *lsi_kept_hold(struct lsi_exec *ex, size_t bytes)
+{
+    struct lsi_arena *s = &ex->scratch;
+    LSI_ASSERT(s->cap >= lsi_round_up(bytes, LSI_CACHE_LINE));
+    s->cap = s->cap / LSI_CACHE_LINE * LSI_CACHE_LINE - lsi_round_up(bytes, LSI_CACHE_LINE);
+    return s->base + s->cap;
+}
+
+void lsi_kept_release(struct lsi_exec *ex, size_t bytes)
+{
+    ex->scratch.cap += lsi_round_up(bytes, LSI_CACHE_LINE);
+}
