@@ -13,7 +13,7 @@ struct shape {
 
 static struct shape shape_of(const char *op, size_t D)
 {
-    struct shape s = { lsk_kv_q8_head_bytes(D), 3e-5, lsk_kv_store_q8_ref };
+    struct shape s = { .head_bytes = lsk_kv_q8_head_bytes(D), .tol = 3e-5, .store = lsk_kv_store_q8_ref };
 
     if (strstr(op, "bf16")) {
         s.head_bytes = lsk_kv_bf16_head_bytes(D);
@@ -450,7 +450,7 @@ void check_kv_q8_to_bf16(struct kt *k)
 
     while ((fn = (lsk_kv_q8_to_bf16_fn *)kt_next(k)) != NULL) {
         for (size_t i = 0; i < KT_LEN(dims); i++) {
-            const struct shape s = { lsk_kv_q8_head_bytes(dims[i]), 0.0, lsk_kv_store_q8_ref };
+            const struct shape s = { .head_bytes = lsk_kv_q8_head_bytes(dims[i]), .store = lsk_kv_store_q8_ref };
             const void *head = random_head(k, &s, dims[i]);
             const size_t bytes = lsk_kv_bf16_head_bytes(dims[i]);
             void *want = kt_bytes(k, bytes), *got = kt_bytes(k, bytes);
