@@ -17,6 +17,7 @@
 
 #define ROWS  4
 #define DIMS  2 /* ROWS x DIMS x DIGITS = 24 sums */
+#define TILES 2 /* ROWS x TILES x DIGITS = 24 sums */
 #define MAX_D 256
 
 struct block {
@@ -121,33 +122,39 @@ static float split_query(struct block *b, const unsigned char *block, size_t r)
     return vec_sum(sum);
 }
 
-/* Scores with the keys of the tile that begins at `codes`. */
+/* Scores with the keys of the two tiles that begin at `codes`: both use a query as it is loaded. */
 VEC_INLINE void tile_scores(struct block *b, const unsigned char *codes, const float *beta, size_t s,
                             size_t n_rows, unsigned bits)
 {
     const unsigned planes = 8 / bits;
-    __m512i sum[ROWS][DIGITS];
+    const size_t tile_bytes = LSK_TILE * b->a->D * bits / 8;
+    __m512i sum[ROWS][TILES][DIGITS];
 
     VEC_UNROLL
     for (size_t r = 0; r < n_rows; r++)
         VEC_UNROLL
     for (size_t c = 0; c < DIGITS; c++)
-        sum[r][c] = _mm512_setzero_si512();
+        sum[r][0][c] = sum[r][1][c] = _mm512_setzero_si512();
     for (size_t d = 0; d < b->a->D; d += 4 * planes, codes += LSK_KIVI_VECTOR) {
-        const __m512i w = _mm512_loadu_si512(codes);
+        const __m512i w[TILES] = { _mm512_loadu_si512(codes), _mm512_loadu_si512(codes + tile_bytes) };
         VEC_UNROLL
         for (unsigned p = 0; p < planes; p++) {
-            const __m512i x = plane(w, bits, p);
+            const __m512i x[TILES] = { plane(w[0], bits, p), plane(w[1], bits, p) };
             VEC_UNROLL
             for (size_t r = 0; r < n_rows; r++)
                 VEC_UNROLL
-            for (size_t c = 0; c < DIGITS; c++)
-                sum[r][c] = add_products(sum[r][c], x, _mm512_set1_epi32(b->q_bytes[r][d + 4 * p + c]));
+            for (size_t c = 0; c < DIGITS; c++) {
+                const __m512i y = _mm512_set1_epi32(b->q_bytes[r][d + 4 * p + c]);
+                sum[r][0][c] = add_products(sum[r][0][c], x[0], y);
+                sum[r][1][c] = add_products(sum[r][1][c], x[1], y);
+            }
         }
     }
     VEC_UNROLL
     for (size_t r = 0; r < n_rows; r++)
-        vec_store(b->z[r] + s, vec_fma(join(sum[r]), vec_set(b->q_unit[r]), vec_set(beta[r])));
+        VEC_UNROLL
+    for (size_t t = 0; t < TILES; t++)
+        vec_store(b->z[r] + s + t * LSK_TILE, vec_fma(join(sum[r][t]), vec_set(b->q_unit[r]), vec_set(beta[r])));
 }
 
 VEC_INLINE void scores(struct block *b, size_t n_rows)
@@ -166,7 +173,7 @@ VEC_INLINE void scores(struct block *b, size_t n_rows)
             _mm_prefetch((const char *)next + first / group * bytes + at, _MM_HINT_T1);
         for (size_t r = 0; r < n_rows; r++)
             beta[r] = split_query(b, block, r);
-        for (size_t s = first < b->from ? b->from : first; s < end; s += LSK_TILE) {
+        for (size_t s = first < b->from ? b->from : first; s < end; s += TILES * LSK_TILE) {
             const unsigned char *codes = block + (s - first) / LSK_TILE * tile_bytes;
             if (a->kivi.bits_k == 2)
                 tile_scores(b, codes, beta, s, n_rows, 2);
@@ -316,8 +323,8 @@ static bool block_extent(struct block *b, size_t n_rows)
             hi = row_hi > hi ? row_hi : hi;
         }
     }
-    b->from = lo / (2 * LSK_TILE) * (2 * LSK_TILE);
-    b->to = (hi + 2 * LSK_TILE - 1) / (2 * LSK_TILE) * (2 * LSK_TILE);
+    b->from = lo / (TILES * LSK_TILE) * (TILES * LSK_TILE);
+    b->to = (hi + TILES * LSK_TILE - 1) / (TILES * LSK_TILE) * (TILES * LSK_TILE);
     return lo < hi;
 }
 
