@@ -204,5 +204,7 @@ extern const struct lsi_cache_policy lsi_cache_full;      /* cache_full.c */
 extern const struct lsi_cache_policy lsi_cache_streaming; /* cache_streaming.c */
 extern const struct lsi_cache_policy lsi_cache_h2o;       /* cache_h2o.c */
 extern const struct lsi_cache_policy lsi_cache_snapkv;    /* cache_snapkv.c */
+extern const struct lsi_cache_policy lsi_cache_topk;      /* cache_topk.c */
+extern const struct lsi_cache_policy lsi_cache_quest;     /* cache_quest.c */
 
 #endif
