@@ -6,7 +6,7 @@
 #include "cli_session.h"
 
 enum {
-    FIRST_TOKENS = 256
+    FIRST_TOKENS = 512
 }; /* read, then repeated to make a depth */
 
 struct test {

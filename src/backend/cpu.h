@@ -27,6 +27,13 @@ static inline const struct lsk_table *lsi_cpu_kernels(const struct lsi_exec *ex)
     return &((const struct lsi_cpu *)ex->state)->kernels;
 }
 
+/** How a page of LSI_KV_KIVI is packed. */
+static inline struct lsk_kivi lsi_cpu_kivi(enum lsi_kv_format format)
+{
+    const unsigned f = (unsigned)format;
+    return (struct lsk_kivi){ (uint8_t)(f >> 4 & 15), (uint8_t)(f >> 8 & 15), (uint16_t)(f >> 12) };
+}
+
 /** What the operands of dense products are packed as. */
 static inline enum lsi_gemm_kind lsi_cpu_gemm_kind(const struct lsi_exec *ex)
 {
@@ -130,6 +137,10 @@ void lsi_cpu_kv_move(struct lsi_exec *ex, const struct lsi_kv_view *kv, size_t g
                      const uint32_t *from, size_t n);
 void lsi_cpu_kv_load(struct lsi_exec *ex, const struct lsi_kv_view *kv, size_t slot0, float *k, size_t ldk,
                      float *v, size_t ldv, size_t n_rows);
+
+/* cpu_kv_pack.c */
+void lsi_cpu_kv_pack(struct lsi_exec *ex, const struct lsi_kv_pack *p);
+size_t lsi_cpu_kv_pack_scratch(const struct lsi_exec *ex, size_t D);
 
 /* cpu_attention_backward.c */
 void lsi_cpu_attention_backward(struct lsi_exec *ex, const struct lsi_attention_backward *a);

@@ -35,13 +35,15 @@ _Static_assert(LSK_PAGE == LSI_KV_PAGE, "kernels and caches agree on the page");
 
 size_t lsi_cpu_head_bytes(enum lsi_kv_format format, size_t D)
 {
-    switch (format) {
+    switch (lsi_kv_kind(format)) {
     case LSI_KV_BF16:
         return lsk_kv_bf16_head_bytes(D);
     case LSI_KV_F32:
         return lsk_kv_f32_head_bytes(D);
     case LSI_KV_Q8:
         return lsk_kv_q8_head_bytes(D);
+    case LSI_KV_KIVI:
+        return lsk_kivi_head_bytes(lsi_cpu_kivi(format), D);
     }
     return 0;
 }
@@ -85,6 +87,7 @@ void lsi_cpu_kv_store(struct lsi_exec *ex, const struct lsi_kv_view *kv, size_t 
     const struct lsk_table *kernels = lsi_cpu_kernels(ex);
     struct store s = { .kv = kv, .k = k, .v = v, .ldk = ldk, .ldv = ldv, .slot0 = slot0, .n_rows = n_rows };
 
+    LSI_ASSERT(lsi_kv_kind(kv->format) != LSI_KV_KIVI);
     if (n_rows == 0)
         return;
     s.store = kv->format == LSI_KV_BF16  ? kernels->kv_store_bf16
@@ -108,6 +111,8 @@ struct call {
     const struct lsi_attention *a;
     lsk_attn_fn *attn;
     lsk_kv_q8_to_bf16_fn *convert; /* NULL: the kernel reads pages as they are stored */
+    lsk_kivi_to_bf16_fn *unpack;   /* the same for packed pages */
+    struct lsk_kivi kivi;
     size_t group;                  /* query heads per kv head */
     size_t head_bytes;
     /* few tokens */
@@ -151,6 +156,7 @@ static void see_slots(const struct call *c, const struct tile *tile, size_t g, s
     const struct lsi_attention *a = c->a;
     struct lsk_attn k = { .D = a->kv.D, .n_rows = n_tokens * c->group, .q = tile->q };
 
+    k.kivi = c->kivi;
     k.m = tile->states.m;
     k.l = tile->states.l;
     k.acc = tile->states.acc;
@@ -168,10 +174,12 @@ static void see_slots(const struct call *c, const struct tile *tile, size_t g, s
         all_before = all;
         k.head = (const unsigned char *)a->kv.pages[page] + g * c->head_bytes;
         k.next = more ? (const unsigned char *)a->kv.pages[page + 1] + g * c->head_bytes : after;
-        if (c->convert) {
+        if (c->convert)
             c->convert(tile->page, k.head, a->kv.D);
+        else if (c->unpack)
+            c->unpack(tile->page, k.head, c->kivi, a->kv.D);
+        if (c->convert || c->unpack)
             k.head = tile->page;
-        }
         c->attn(&k);
     }
 }
@@ -360,7 +368,7 @@ static void choose_kernel(const struct lsi_exec *ex, struct call *c)
     const struct lsk_table *kernels = lsi_cpu_kernels(ex);
     const bool round = ex->compute != LSI_COMPUTE_FP32, many = !lsi_cpu_few(ex, c->a->T, FEW_TOKENS);
 
-    switch (c->a->kv.format) {
+    switch (lsi_kv_kind(c->a->kv.format)) {
     case LSI_KV_F32:
         c->attn = kernels->attn_f32;
         break;
@@ -375,6 +383,14 @@ static void choose_kernel(const struct lsi_exec *ex, struct call *c)
             c->attn = kernels->attn_q8;
         }
         break;
+    case LSI_KV_KIVI:
+        c->kivi = lsi_cpu_kivi(c->a->kv.format);
+        c->attn = kernels->attn_kivi;
+        if (round && many && c->a->kv.D % LSK_TILE == 0) {
+            c->unpack = kernels->kivi_to_bf16;
+            c->attn = kernels->attn_bf16_round;
+        }
+        break;
     }
 }
 
@@ -387,6 +403,7 @@ void lsi_cpu_attention(struct lsi_exec *ex, const struct lsi_attention *a)
         return;
     ex->scratch.used = 0;
     c.group = a->H / a->kv.G;
+    LSI_ASSERT(a->end == 0 || lsi_cpu_seen_from(a, 0) < a->end);
     c.head_bytes = lsi_cpu_head_bytes(a->kv.format, a->kv.D);
     choose_kernel(ex, &c);
     if (lsi_cpu_few(ex, a->T, FEW_TOKENS))

@@ -181,6 +181,7 @@ static void choose_kernel(const struct lsi_exec *ex, struct call *c)
 {
     const bool round = c->sum && ex->compute != LSI_COMPUTE_FP32 && c->a->T >= MANY_TOKENS;
 
+    LSI_ASSERT(lsi_kv_kind(c->a->kv.format) != LSI_KV_KIVI);
     switch (c->a->kv.format) {
     case LSI_KV_F32:
         c->scores = c->kernels->attn_scores_f32;
@@ -194,6 +195,8 @@ static void choose_kernel(const struct lsi_exec *ex, struct call *c)
             c->convert = c->kernels->kv_q8_to_bf16;
             c->scores = c->kernels->attn_scores_bf16_round;
         }
+        break;
+    case LSI_KV_KIVI:
         break;
     }
 }

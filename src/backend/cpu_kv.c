@@ -23,6 +23,8 @@ static size_t key_at(enum lsi_kv_format format, size_t D, size_t slot)
         return lsk_kv_bf16_k(D, slot, 0) * sizeof(lsi_bf16);
     case LSI_KV_Q8:
         return lsk_kv_q8_k(D, slot, 0);
+    case LSI_KV_KIVI:
+        break; /* its slots do not move one by one */
     }
     return 0;
 }
@@ -36,6 +38,8 @@ static size_t value_at(enum lsi_kv_format format, size_t D, size_t slot)
         return lsk_kv_bf16_v(D, slot, 0) * sizeof(lsi_bf16);
     case LSI_KV_Q8:
         return lsk_kv_q8_v(D, slot, 0);
+    case LSI_KV_KIVI:
+        break;
     }
     return 0;
 }
@@ -74,6 +78,8 @@ static void move_slot(enum lsi_kv_format format, size_t D, unsigned char *to, si
             to_value[4 * d] = value[4 * d];
         move_scales(to, to_slot, from, from_slot, D);
         break;
+    case LSI_KV_KIVI:
+        break;
     }
 }
 
@@ -83,6 +89,7 @@ void lsi_cpu_kv_move(struct lsi_exec *ex, const struct lsi_kv_view *kv, size_t g
     const size_t offset = g * lsi_cpu_head_bytes(kv->format, kv->D);
 
     (void)ex;
+    LSI_ASSERT(lsi_kv_kind(kv->format) != LSI_KV_KIVI);
     for (size_t i = 0; i < n; i++) {
         LSI_ASSERT(to[i] <= from[i]);
         if (to[i] != from[i])
@@ -97,9 +104,18 @@ void lsi_cpu_kv_move(struct lsi_exec *ex, const struct lsi_kv_view *kv, size_t g
 struct load {
     const struct lsi_kv_view *kv;
     lsk_kv_load_fn *load;
+    lsk_kivi_load_fn *unpack; /* NULL: load does it */
     float *k, *v;
     size_t ldk, ldv, slot0, n_rows;
 };
+
+static void load_slot(const struct load *l, const unsigned char *head, size_t slot, float *k, float *v)
+{
+    if (l->unpack)
+        l->unpack(head, lsi_cpu_kivi(l->kv->format), l->kv->D, slot, k, v);
+    else
+        l->load(head, l->kv->D, slot, k, v);
+}
 
 /* The rows of one page. */
 static void load_task(void *ctx, size_t task, int thread)
@@ -114,8 +130,8 @@ static void load_task(void *ctx, size_t task, int thread)
         const size_t t = slot - l->slot0;
         const unsigned char *head = l->kv->pages[page];
         for (size_t g = 0; g < l->kv->G; g++, head += lsi_cpu_head_bytes(l->kv->format, D))
-            l->load(head, D, slot % LSI_KV_PAGE, l->k ? l->k + t * l->ldk + g * D : NULL,
-                    l->v ? l->v + t * l->ldv + g * D : NULL);
+            load_slot(l, head, slot % LSI_KV_PAGE, l->k ? l->k + t * l->ldk + g * D : NULL,
+                      l->v ? l->v + t * l->ldv + g * D : NULL);
     }
 }
 
@@ -126,7 +142,9 @@ void lsi_cpu_kv_load(struct lsi_exec *ex, const struct lsi_kv_view *kv, size_t s
 
     if (n_rows == 0)
         return;
-    l.load = lsi_cpu_kv_load_kernel(lsi_cpu_kernels(ex), kv->format);
+    const struct lsk_table *kernels = lsi_cpu_kernels(ex);
+    l.load = lsi_cpu_kv_load_kernel(kernels, kv->format);
+    l.unpack = lsi_kv_kind(kv->format) == LSI_KV_KIVI ? kernels->kivi_load : NULL;
     lsi_parallel(n_rows < LSI_KV_PAGE / 4 ? NULL : ex->pool,
                  (slot0 + n_rows - 1) / LSI_KV_PAGE - slot0 / LSI_KV_PAGE + 1, load_task, &l);
 }

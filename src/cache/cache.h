@@ -129,6 +129,9 @@ struct lsi_cache_policy {
     ls_status (*check)(const struct lsi_cache_spec *spec, const struct lsi_cache_shape *shape, ls_error *err);
     /** Bytes held with n tokens (nothing is allocated); SIZE_MAX when no size_t holds them. */
     size_t (*plan)(const struct lsi_cache_shape *shape, const struct lsi_cache_spec *spec, size_t n_tokens);
+    /** (optional; NULL: plan) The most bytes held while a prompt of n_prompt tokens makes the length n_tokens. */
+    size_t (*plan_prompt)(const struct lsi_cache_shape *shape, const struct lsi_cache_spec *spec, size_t n_tokens,
+                          size_t n_prompt);
     ls_status (*create)(struct lsi_cache **cache, const struct lsi_cache_shape *shape,
                         const struct lsi_cache_spec *spec, const ls_alloc *alloc, ls_error *err);
     void (*free)(struct lsi_cache *cache);
@@ -206,5 +209,6 @@ extern const struct lsi_cache_policy lsi_cache_h2o;       /* cache_h2o.c */
 extern const struct lsi_cache_policy lsi_cache_snapkv;    /* cache_snapkv.c */
 extern const struct lsi_cache_policy lsi_cache_topk;      /* cache_topk.c */
 extern const struct lsi_cache_policy lsi_cache_quest;     /* cache_quest.c */
+extern const struct lsi_cache_policy lsi_cache_kivi;      /* cache_kivi.c */
 
 #endif

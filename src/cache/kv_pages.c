@@ -187,6 +187,15 @@ void lsi_page_pool_unref(struct lsi_page_pool *pool)
     lsi_free(pool->alloc, pool, sizeof *pool);
 }
 
+void lsi_page_pool_trim(struct lsi_page_pool *pool)
+{
+    pthread_mutex_lock(&pool->lock);
+    for (size_t i = pool->n_slabs; i-- > 0;)
+        if (pool->slabs[i].n_used == 0)
+            remove_slab(pool, i);
+    pthread_mutex_unlock(&pool->lock);
+}
+
 size_t lsi_page_pool_bytes(struct lsi_page_pool *pool)
 {
     size_t n = 0;

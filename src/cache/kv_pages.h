@@ -22,6 +22,8 @@ ls_status lsi_page_pool_create(struct lsi_page_pool **pool, size_t page_bytes, s
 struct lsi_page_pool *lsi_page_pool_ref(struct lsi_page_pool *pool);
 /** Tables must have given their pages back before the last reference goes. NULL: nothing happens. */
 void lsi_page_pool_unref(struct lsi_page_pool *pool);
+/** Give back to the system what nobody uses. */
+void lsi_page_pool_trim(struct lsi_page_pool *pool);
 /** Bytes of all slabs. */
 size_t lsi_page_pool_bytes(struct lsi_page_pool *pool);
 

@@ -15,6 +15,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "kernels/kivi.h"
 #include "kernels/kv_layout.h"
 
 /* attn_bf16_round: q and acc have room for n_rows rounded up to this; the rows in excess are finite
@@ -24,6 +25,7 @@
 struct lsk_attn {
     const void *head;        /* keys and values of one head: kv_layout.h; 64-byte aligned */
     const void *next;        /* what will be asked for next, a hint; may be any address or NULL */
+    struct lsk_kivi kivi;    /* attn_kivi: how the page is packed */
     size_t D;                /* even */
     size_t n_rows;           /* > 0 */
     const float *q;          /* [n_rows][D] */
@@ -34,7 +36,8 @@ struct lsk_attn {
 };
 
 /**
- * attn_f32, attn_bf16, attn_q8     products in fp32 of the stored values with fp32 queries and weights;
+ * attn_f32, attn_bf16, attn_q8,    products in fp32 of the stored values with fp32 queries and weights;
+ * attn_kivi                        scales of packed pages may be multiplied with those first
  * attn_bf16_round                  queries and weights may be rounded to bf16, sums in fp32.
  *
  * Accuracy: 1e-5 relative to the largest |value| for the first kind, 2^-6 for bf16_round.

@@ -57,6 +57,18 @@ void lsi_op_kv_move(struct lsi_exec *ex, const struct lsi_kv_view *kv, size_t g,
     ex->backend->kv_move(ex, kv, g, to, from, n);
 }
 
+void lsi_op_kv_pack(struct lsi_exec *ex, const struct lsi_kv_pack *p)
+{
+    reset(ex);
+    ex->backend->kv_pack(ex, p);
+    LSI_ASSERT(!ex->scratch.failed);
+}
+
+size_t lsi_op_kv_pack_scratch(const struct lsi_exec *ex, size_t D)
+{
+    return ex->backend->kv_pack_scratch(ex, D);
+}
+
 void lsi_op_kv_load(struct lsi_exec *ex, const struct lsi_kv_view *kv, size_t slot0, float *k, size_t ldk,
                     float *v, size_t ldv, size_t n_rows)
 {

@@ -63,6 +63,23 @@ void lsi_op_attention_merge(struct lsi_exec *ex, float *out, size_t ldo, float *
 void lsi_op_kv_move(struct lsi_exec *ex, const struct lsi_kv_view *kv, size_t g, const uint32_t *to,
                     const uint32_t *from, size_t n);
 
+/**
+ * Quantise stored slots: `to` is a view of LSI_KV_KIVI, `from` one of bf16 or fp32, whose slot s is slot
+ * base + s of `to`.
+ *
+ * Keys k_begin .. k_end - 1 (whole groups) and values v_begin .. v_end - 1. Keys of slots from `back` on are
+ * replaced in `from` by what their codes stand for. Slots below `skip` are not looked at: their codes are
+ * those of slot skip.
+ */
+struct lsi_kv_pack {
+    struct lsi_kv_view from, to;
+    size_t base;
+    size_t k_begin, k_end, v_begin, v_end;
+    size_t back, skip;
+};
+void lsi_op_kv_pack(struct lsi_exec *ex, const struct lsi_kv_pack *p);
+size_t lsi_op_kv_pack_scratch(const struct lsi_exec *ex, size_t D);
+
 /** Values of stored rows slot0 .. slot0 + n_rows - 1: k, v [n_rows][G*D] in fp32 (strides ldk, ldv; either
  * may be NULL). */
 void lsi_op_kv_load(struct lsi_exec *ex, const struct lsi_kv_view *kv, size_t slot0, float *k, size_t ldk,

@@ -31,7 +31,22 @@ enum lsi_kv_format {
     LSI_KV_BF16,
     LSI_KV_F32,
     LSI_KV_Q8, /* 8 bits, a bf16 scale for each run of 32 dimensions */
+    /* Packed in few bits, whole groups of slots at a time (kernels/kivi.h). How is part of the format:
+     * lsi_kv_kivi. Written by lsi_op_kv_pack alone. */
+    LSI_KV_KIVI,
 };
+
+/** LSI_KV_KIVI with so many bits for keys and values (2, 4, 8), in groups of so many (32, 64, 128). */
+static inline enum lsi_kv_format lsi_kv_kivi(unsigned bits_k, unsigned bits_v, unsigned group)
+{
+    return (enum lsi_kv_format)(LSI_KV_KIVI | bits_k << 4 | bits_v << 8 | group << 12);
+}
+
+/** The format without how it packs. */
+static inline enum lsi_kv_format lsi_kv_kind(enum lsi_kv_format format)
+{
+    return (enum lsi_kv_format)((unsigned)format & 15);
+}
 
 #define LSI_KV_PAGE 256 /* tokens per page of a cache */
 

@@ -6,14 +6,18 @@
 
 struct shape {
     size_t head_bytes;
-    double tol; /* of sums of weights times values around 1 */
-    lsk_kv_store_fn *store;
+    double tol;             /* of sums of weights times values around 1 */
+    lsk_kv_store_fn *store; /* NULL: the page is packed */
     lsk_kv_load_fn *load;
+    struct lsk_kivi kivi;
 };
 
 static struct shape shape_of(const char *op, size_t D)
 {
-    struct shape s = { lsk_kv_q8_head_bytes(D), 3e-5, lsk_kv_store_q8_ref, lsk_kv_load_q8_ref };
+    struct shape s = { .head_bytes = lsk_kv_q8_head_bytes(D),
+                       .tol = 3e-5,
+                       .store = lsk_kv_store_q8_ref,
+                       .load = lsk_kv_load_q8_ref };
 
     if (strstr(op, "bf16")) {
         s.head_bytes = lsk_kv_bf16_head_bytes(D);
@@ -29,22 +33,43 @@ static struct shape shape_of(const char *op, size_t D)
     return s;
 }
 
+/* The same with the i-th way to pack, where pages are. */
+static struct shape packed_shape(const char *op, size_t D, size_t i)
+{
+    static const struct lsk_kivi ways[] = { { 2, 2, 32 },  { 4, 4, 32 }, { 8, 8, 32 },  { 2, 4, 64 },
+                                            { 4, 2, 128 }, { 2, 8, 64 }, { 8, 2, 128 }, { 2, 2, 64 } };
+    struct shape s = shape_of(op, D);
+
+    if (strstr(op, "kivi")) {
+        s.kivi = ways[i % KT_LEN(ways)];
+        s.head_bytes = lsk_kivi_head_bytes(s.kivi, D);
+        s.store = NULL;
+    }
+    return s;
+}
+
 static void *random_head(struct kt *k, const struct shape *s, size_t D)
 {
     /* The contract aligns pages to 64 bytes; kt_bytes does not. */
     unsigned char *raw = kt_bytes(k, s->head_bytes + 64);
     void *head = raw + (64 - (uintptr_t)raw % 64) % 64;
-    float *key = kt_f32(k, D, KT_ZERO), *value = kt_f32(k, D, KT_ZERO);
+    float *keys = kt_f32(k, LSK_PAGE * D, KT_ZERO), *value = kt_f32(k, D, KT_ZERO);
 
     memset(head, 0, s->head_bytes);
     for (size_t slot = 0; slot < LSK_PAGE; slot++) {
+        float *key = keys + slot * D;
         for (size_t d = 0; d < D; d++) {
             /* Runs of dimensions differ in size, so that their scales do. */
             key[d] = (float)kt_normal(k) / (float)(1 + d / LSK_KV_Q8_RUN % 3);
             value[d] = (float)kt_normal(k) / (float)(1 + (d / LSK_KV_Q8_RUN + slot) % 3);
         }
-        s->store(head, D, slot, key, value);
+        if (s->store)
+            s->store(head, D, slot, key, value);
+        else
+            lsk_kivi_pack_value_ref(head, s->kivi, D, slot, value);
     }
+    for (size_t slot = 0; !s->store && slot < LSK_PAGE; slot += s->kivi.group)
+        lsk_kivi_pack_keys_ref(head, s->kivi, D, slot, keys + slot * D, D);
     return head;
 }
 
@@ -97,7 +122,7 @@ static void check_attn(struct kt *k)
         for (size_t i = 0; i < 3 * KT_LEN(counts); i++) {
             const size_t D = dims[i % KT_LEN(dims)], n = counts[i % KT_LEN(counts)];
             const size_t room = (n + LSK_ATTN_ROW_PAD - 1) / LSK_ATTN_ROW_PAD * LSK_ATTN_ROW_PAD;
-            const struct shape shape = shape_of(kt_op(k), D);
+            const struct shape shape = packed_shape(kt_op(k), D, i);
             const void *first = random_head(k, &shape, D), *second = random_head(k, &shape, D);
             float *q = kt_f32(k, room * D, KT_NORMAL);
             uint16_t *lo = kt_bytes(k, room * sizeof *lo), *hi = kt_bytes(k, room * sizeof *hi);
@@ -105,6 +130,7 @@ static void check_attn(struct kt *k)
             const struct rows want = fresh_rows(k, room, D), got = fresh_rows(k, room, D);
 
             a.hi = hi;
+            a.kivi = shape.kivi;
             for (size_t j = 0; j < n * D; j++)
                 q[j] *= 1.5f / sqrtf((float)D);
             for (size_t r = 0; r < room; r++) {
@@ -141,7 +167,7 @@ static void check_attn(struct kt *k)
             kt_reset(k);
         }
 
-        const struct shape shape = shape_of(kt_op(k), 64);
+        const struct shape shape = packed_shape(kt_op(k), 64, 0);
         const size_t n = strstr(kt_op(k), "bf16_round") ? 192 : 3;
         struct lsk_attn a = { .head = random_head(k, &shape, 64), .D = 64, .n_rows = n };
         const struct rows r = fresh_rows(k, 192, 64);
@@ -153,6 +179,7 @@ static void check_attn(struct kt *k)
         a.q = kt_f32(k, 192 * 64, KT_NORMAL);
         a.lo = lo;
         a.hi = hi;
+        a.kivi = shape.kivi;
         KT_BENCH_FLOPS(k, n == 3 ? "3 rows, D 64, in cache" : "192 rows, D 64", (double)shape.head_bytes,
                        4.0 * 64 * LSK_PAGE * (double)n, see(fn, &a, &r));
         kt_reset(k);
@@ -340,6 +367,11 @@ void check_attn_bf16_round(struct kt *k)
 }
 
 void check_attn_q8(struct kt *k)
+{
+    check_attn(k);
+}
+
+void check_attn_kivi(struct kt *k)
 {
     check_attn(k);
 }

@@ -13,6 +13,7 @@
 #define DIMS  2
 
 #include "kernels/x86/attention_formats.h"
+#include "kernels/x86/attention_kivi.h"
 
 void lsk_attn_f32_avx2(const struct lsk_attn *a)
 {
@@ -67,6 +68,16 @@ void lsk_attn_scores_q8_avx2(const struct lsk_attn_scores *a)
 void lsk_attn_scores_bf16_round_avx2(const struct lsk_attn_scores *a)
 {
     lsk_attn_scores_bf16_avx2(a);
+}
+
+void lsk_attn_kivi_avx2(const struct lsk_attn *a)
+{
+    kivi_attention(a);
+}
+
+void lsk_kivi_to_bf16_avx2(void *bf16_head, const void *head, struct lsk_kivi f, size_t D)
+{
+    kivi_to_bf16(bf16_head, head, f, D);
 }
 
 void lsk_kv_q8_to_bf16_avx2(void *bf16_head, const void *q8_head, size_t D)

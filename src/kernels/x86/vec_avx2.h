@@ -140,6 +140,10 @@ static inline vec vec_bf16_high(vec_bits w)
 {
     return _mm256_castsi256_ps(_mm256_and_si256(w, _mm256_set1_epi32((int)0xffff0000u)));
 }
+static inline vec vec_load_f16(const void *p)
+{
+    return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)p));
+}
 static inline vec vec_load_bf16(const void *p)
 {
     return _mm256_castsi256_ps(

@@ -133,6 +133,10 @@ static inline vec vec_bf16_high(vec_bits w)
 {
     return _mm512_castsi512_ps(_mm512_and_si512(w, _mm512_set1_epi32((int)0xffff0000u)));
 }
+static inline vec vec_load_f16(const void *p)
+{
+    return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)p));
+}
 static inline vec vec_load_bf16(const void *p)
 {
     return _mm512_castsi512_ps(
