@@ -55,7 +55,7 @@ static void draw_places(struct lsi_draft *d, size_t *places, size_t k, size_t n)
         }
 }
 
-#define HIDDEN_BYTES 128
+#define HIDDEN_BYTES 192
 
 /* n lines of hay from a random place on, with each hidden line at a random place between them. */
 static void hide_in_hay(struct lsi_draft *d, size_t n, char (*hidden)[HIDDEN_BYTES], size_t k)
