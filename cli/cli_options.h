@@ -17,6 +17,7 @@ enum {
     CMD_TRAIN = 128,
     CMD_VERIFY = 256,
     CMD_PLAN = 512,
+    CMD_INSPECT = 4096,
 };
 
 /** Texts of an option that may be given more than once; they point into argv. */
@@ -58,6 +59,11 @@ struct cli_options {
     long long top_k, repeat_last, seed;
 
     long long stride, prompt_tokens, pieces;
+
+    struct text_list policies;
+    long long rows, top, layer, head;
+    const char *svg;
+
     const char *per_token;
 
     bool decode, no_bos, special;
