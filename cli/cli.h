@@ -43,6 +43,7 @@ int cmd_info(const struct cli_options *o);
 int cmd_convert(const struct cli_options *o);
 int cmd_bench(const struct cli_options *o);
 int cmd_merge(const struct cli_options *o);
+int cmd_inspect(const struct cli_options *o);
 int cmd_plan(const struct cli_options *o);
 int cmd_train(const struct cli_options *o);
 int cmd_eval(const struct cli_options *o);

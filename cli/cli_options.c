@@ -53,23 +53,12 @@ static const struct option_row rows[] = {
 #undef OPTION
 };
 
-static const char *const groups[] = { "Input",
-                                      "What to do",
-                                      "Conversation",
-                                      "Answer",
-                                      "Choosing tokens",
-                                      "Windows",
-                                      "Tests",
-                                      "Plan",
-                                      "Data",
-                                      "Learning",
-                                      "Adapters",
-                                      "Position",
-                                      "Numbers",
-                                      "How a step is computed",
-                                      "The run",
-                                      "Speed and memory",
-                                      "Output" };
+static const char *const groups[] = {
+    "Input",    "What to do",       "Conversation", "Answer",  "Choosing tokens",
+    "Windows",  "What to look at",  "Tests",        "Plan",    "Data",
+    "Learning", "Adapters",         "Position",     "Numbers", "How a step is computed",
+    "The run",  "Speed and memory", "Output"
+};
 
 /* ---- names ------------------------------------------------------------------ */
 
@@ -285,7 +274,7 @@ static int set_text(const struct option_row *r, void *field, const char *shown, 
         text_free(&list);
         return EXIT_USAGE;
     }
-    if (strcmp(r->names, "kv") == 0) { /* policies and keys are the library's */
+    if (strcmp(r->names, "kv") == 0 && !strchr(r->argument, ',')) { /* policies and keys are the library's */
         ls_error err = { 0 };
         if (ls_kv_check(value, &err) != LS_OK)
             return cli_usage("%s", err.text);
@@ -459,6 +448,7 @@ void options_free(struct cli_options *o)
     free(o->rest.items);
     free(o->prompts.items);
     free(o->stop.items);
+    free(o->policies.items);
     free(o->data.items);
     free(o->betas.items);
     free(o->n_prompt.items);

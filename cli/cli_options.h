@@ -18,6 +18,7 @@ enum {
     CMD_VERIFY = 256,
     CMD_PLAN = 512,
     CMD_EVAL = 2048,
+    CMD_INSPECT = 4096,
 };
 
 /** Texts of an option that may be given more than once; they point into argv. */
@@ -59,6 +60,11 @@ struct cli_options {
     long long top_k, repeat_last, seed;
 
     long long stride, prompt_tokens, pieces;
+
+    struct text_list policies;
+    long long rows, top, layer, head;
+    const char *svg;
+
     const char *per_token;
 
     bool decode, no_bos, special;

@@ -154,6 +154,29 @@ LS_API ls_status ls_context_append_next_nll(ls_context *ctx, const int32_t *toke
                                             float *nll, ls_error *err);
 
 /**
+ * What rows row0 .. row0 + n_rows - 1 of a call attend to in a layer: p[(i * n_heads + h) * ld + j] is the
+ * probability that head h of row row0 + i gives to token j of the sequence, 0 for tokens after it. Valid
+ * during the call.
+ */
+typedef void ls_attention_fn(void *user, size_t layer, size_t row0, size_t n_rows, const float *p, size_t ld);
+
+/**
+ * Append, and hand the attention probabilities of every layer, or of one, to fn, a few rows at a time. Slower
+ * than ls_context_append by the size of the matrices.
+ *
+ * @param layer   SIZE_MAX: all
+ * @return as ls_context_append; LS_E_UNSUPPORTED: the cache policy is not full
+ */
+LS_API ls_status ls_context_append_attention(ls_context *ctx, const int32_t *tokens, size_t n_tokens,
+                                             size_t layer, ls_attention_fn *fn, void *user, ls_error *err);
+
+/**
+ * Tokens that the cache keeps for a key/value head of a layer, ascending: how many, and their places in the
+ * sequence unless positions is NULL.
+ */
+LS_API size_t ls_context_kept(const ls_context *ctx, size_t layer, size_t kv_head, int64_t *positions);
+
+/**
  * Another context with the same model, options and tokens. Memory of keys and values is shared until one of
  * the two writes to it: many questions can be put to one processed text. The two may be used by different
  * threads.

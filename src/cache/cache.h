@@ -92,6 +92,14 @@ struct lsi_cache_spec {
     struct lsi_cache_value value[LSI_CACHE_KEYS]; /* as policy->keys */
 };
 
+struct lsi_cache;
+
+/* Looks on while a block is attended; queries have not been answered yet. */
+struct lsi_cache_watch {
+    void (*see)(struct lsi_cache_watch *watch, struct lsi_cache *cache, struct lsi_exec *ex, size_t layer,
+                const struct lsi_cache_query *q);
+};
+
 struct lsi_cache {
     const struct lsi_cache_policy *policy;
     struct lsi_cache_shape shape;
@@ -99,6 +107,7 @@ struct lsi_cache {
     size_t length;   /* tokens committed: the position of the next one */
     size_t n_prompt; /* tokens of the prompt that is being appended, set by who appends; 0: single steps */
     const ls_alloc *alloc;
+    struct lsi_cache_watch *watch; /* during a call; NULL: nobody */
 };
 
 /* ---- state as bytes ------------------------------------------------------------------ */
@@ -129,9 +138,10 @@ struct lsi_cache_policy {
     ls_status (*check)(const struct lsi_cache_spec *spec, const struct lsi_cache_shape *shape, ls_error *err);
     /** Bytes held with n tokens (nothing is allocated); SIZE_MAX when no size_t holds them. */
     size_t (*plan)(const struct lsi_cache_shape *shape, const struct lsi_cache_spec *spec, size_t n_tokens);
-    /** (optional; NULL: plan) The most bytes held while a prompt of n_prompt tokens makes the length n_tokens. */
-    size_t (*plan_prompt)(const struct lsi_cache_shape *shape, const struct lsi_cache_spec *spec, size_t n_tokens,
-                          size_t n_prompt);
+    /** (optional; NULL: plan) The most bytes held while a prompt of n_prompt tokens makes the length
+     * n_tokens. */
+    size_t (*plan_prompt)(const struct lsi_cache_shape *shape, const struct lsi_cache_spec *spec,
+                          size_t n_tokens, size_t n_prompt);
     ls_status (*create)(struct lsi_cache **cache, const struct lsi_cache_shape *shape,
                         const struct lsi_cache_spec *spec, const ls_alloc *alloc, ls_error *err);
     void (*free)(struct lsi_cache *cache);
@@ -147,6 +157,12 @@ struct lsi_cache_policy {
     void (*attend)(struct lsi_cache *cache, struct lsi_exec *ex, size_t layer,
                    const struct lsi_cache_query *q);
     void (*commit)(struct lsi_cache *cache, size_t n_rows);
+    /**
+     * (optional) Scores of rows row0 .. row0 + n_rows - 1 of a query with all tokens, as
+     * lsi_op_attention_scores: slot s is token s.
+     */
+    void (*scores)(struct lsi_cache *cache, struct lsi_exec *ex, size_t layer,
+                   const struct lsi_cache_query *q, size_t row0, size_t n_rows, float *scores, size_t ld);
     /** (optional) The rows since the last settle were a prompt, which is complete. */
     void (*settle)(struct lsi_cache *cache, struct lsi_exec *ex);
     /** (optional) Training: the gradient of attend. */

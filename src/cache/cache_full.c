@@ -169,6 +169,16 @@ void lsi_full_attend(struct lsi_cache *cache, struct lsi_exec *ex, size_t layer,
     lsi_op_attention(ex, &a);
 }
 
+static void scores(struct lsi_cache *cache, struct lsi_exec *ex, size_t layer,
+                   const struct lsi_cache_query *q, size_t row0, size_t n_rows, float *to, size_t ld)
+{
+    struct lsi_attention a = lsi_full_attention(cache, layer, q);
+    a.q += row0 * q->ldq;
+    a.slot0 += row0;
+    a.T = n_rows;
+    lsi_op_attention_scores(ex, &a, to, ld);
+}
+
 void lsi_full_commit(struct lsi_cache *cache, size_t n_rows)
 {
     cache->length += n_rows;
@@ -250,6 +260,7 @@ const struct lsi_cache_policy lsi_cache_full = {
     .append = lsi_full_append,
     .attend = lsi_full_attend,
     .commit = lsi_full_commit,
+    .scores = scores,
     .rewind = lsi_full_rewind,
     .bytes = lsi_full_bytes,
     .tile = lsi_full_tile,

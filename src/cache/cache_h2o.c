@@ -478,6 +478,7 @@ static size_t kept(const struct lsi_cache *cache, size_t layer, size_t g, int64_
 const struct lsi_cache_policy lsi_cache_h2o = {
     .name = "h2o",
     .summary = "the tokens that have got most attention, and the latest (H2O)",
+    .example = "h2o:heavy=10%,recent=10%  a fifth of the prompt, chosen by the attention it has got",
     .keys = keys,
     .n_keys = LSI_LEN(keys),
     .lossy = true,

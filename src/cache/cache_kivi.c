@@ -612,6 +612,7 @@ static size_t kept(const struct lsi_cache *cache, size_t layer, size_t g, int64_
 
 const struct lsi_cache_policy lsi_cache_kivi = {
     .name = "kivi",
+    .example = "kivi:bits=2  keys and values in 2 bits",
     .summary = "old keys and values in 2, 4 or 8 bits, the last tokens exact",
     .keys = keys,
     .n_keys = N_KEYS,

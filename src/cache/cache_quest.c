@@ -470,6 +470,7 @@ static ls_status state(struct lsi_cache *cache, struct lsi_cache_io *io, ls_erro
 
 const struct lsi_cache_policy lsi_cache_quest = {
     .name = "quest",
+    .example = "quest:budget=1024  keeps all, reads 1,024 tokens a step",
     .summary = "everything kept, the pages that can hold the best scores attended (Quest)",
     .keys = keys,
     .n_keys = LSI_LEN(keys),

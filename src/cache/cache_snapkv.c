@@ -481,6 +481,8 @@ static size_t kept(const struct lsi_cache *cache, size_t layer, size_t g, int64_
 
 const struct lsi_cache_policy lsi_cache_snapkv = {
     .name = "snapkv",
+    .example =
+        "snapkv:budget=1024,window=32  the 1,024 tokens of a prompt that its end, the question, looks at",
     .summary =
         "of the first long prompt the tokens its end looks at, and all that follows (SnapKV, PyramidKV)",
     .keys = keys,

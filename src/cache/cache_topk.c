@@ -244,6 +244,7 @@ static size_t bytes_read(const struct lsi_cache *cache)
 
 const struct lsi_cache_policy lsi_cache_topk = {
     .name = "topk",
+    .example = "topk:k=256  how good any choice of 256 tokens could be",
     .summary = "everything kept, the k tokens with the largest scores attended: the ceiling of choosing",
     .keys = keys,
     .n_keys = LSI_LEN(keys),

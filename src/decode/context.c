@@ -302,6 +302,11 @@ static ls_status run(ls_context *ctx, const int32_t *tokens, size_t n_tokens, ro
     return LS_OK;
 }
 
+ls_status lsi_context_run(ls_context *ctx, const int32_t *tokens, size_t n_tokens, ls_error *err)
+{
+    return run(ctx, tokens, n_tokens, NULL, NULL, err);
+}
+
 /* Logits of rows row0 .. row0 + n_rows - 1 of the block, which are spent. */
 static void head(ls_context *ctx, float *logits, size_t row0, size_t n_rows)
 {
@@ -328,7 +333,7 @@ ls_status ls_context_append(ls_context *ctx, const int32_t *tokens, size_t n_tok
 {
     if (n_tokens == 0)
         return lsi_fail(err, LS_E_INVAL, "no tokens to append");
-    LSI_TRY(run(ctx, tokens, n_tokens, NULL, NULL, err));
+    LSI_TRY(lsi_context_run(ctx, tokens, n_tokens, err));
     if (!logits)
         return LS_OK;
     const size_t V = ctx->model->config.V;

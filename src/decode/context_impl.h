@@ -29,4 +29,7 @@ struct ls_context {
 /** What the cache is called now: a prompt makes numbers of tokens of the percentages of budgets. */
 void lsi_context_name_cache(ls_context *ctx);
 
+/** Tokens through all layers in blocks; the work of every append. */
+ls_status lsi_context_run(ls_context *ctx, const int32_t *tokens, size_t n_tokens, ls_error *err);
+
 #endif

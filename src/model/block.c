@@ -141,6 +141,8 @@ void lsi_block_attention(struct lsi_exec *ex, const struct ls_model *m, size_t l
                                        .window = w->window,
                                        .scale = c->attn_scale,
                                        .rope = w->rope };
+    if (cache->watch)
+        cache->watch->see(cache->watch, cache, ex, layer, &q);
     cache->policy->attend(cache, ex, layer, &q);
     add_output(ex, c, w, a, LSI_PROJ_O, &w->o, w->o_bias, w->post_attn_norm, a->h, a->x, a->o_out, a->o,
                n_rows);

@@ -9,6 +9,7 @@ Commands:
   generate         continue a text
   chat             talk with the model, also about a long text
   perplexity       measure how well a model predicts a text
+  inspect          show what a model attends to in a text
   tokenize         turn text into token ids and back
   info             show what a model is and what memory it takes
   convert          convert between GGUF and Hugging Face files, and quantise
@@ -33,7 +34,7 @@ Environment:
 'longspan COMMAND --help' explains a command and its options.
 $ longspan help > a; longspan --help > b; longspan -h > c; cmp a b && cmp b c && echo same
 same
-$ for c in generate chat perplexity tokenize info convert train verify-training plan bench merge; do longspan $c --help > a && longspan help $c > b && cmp a b && for w in Usage: Input: --help Examples: 'Exit status'; do grep -q -- "$w" a || echo "$c: no $w"; done; done
+$ for c in generate chat perplexity inspect tokenize info convert train verify-training plan bench merge; do longspan $c --help > a && longspan help $c > b && cmp a b && for w in Usage: Input: --help Examples: 'Exit status'; do grep -q -- "$w" a || echo "$c: no $w"; done; done
 $ longspan perplexity --help
 longspan perplexity: measure how well a model predicts a text
 
@@ -86,7 +87,7 @@ Examples:
   longspan perplexity -m model.gguf -f book.txt --per-token tokens.jsonl
 
 Exit status: 0 done, 1 something failed, 2 the command line is wrong, 130 interrupted by Ctrl-C.
-$ for c in generate chat perplexity tokenize info convert train verify-training plan bench merge; do longspan $c --help | awk -v c=$c 'length > 110 { print c ": " $0 }'; done
+$ for c in generate chat perplexity inspect tokenize info convert train verify-training plan bench merge; do longspan $c --help | awk -v c=$c 'length > 110 { print c ": " $0 }'; done
 # Policies, keys and defaults come from the library.
 $ longspan help kv | sed -n '1p;/^  streaming/,/^$/p'
 longspan help kv: how keys and values of past tokens are kept

@@ -254,6 +254,60 @@ static void test_cache_policies_are_listed(void)
     CHECK_INT(ls_kv_check("nonsense", &err), LS_E_INVAL);
 }
 
+struct seen {
+    size_t n_rows, n_layers, H;
+    double worst;      /* distance of a row's sum from 1 */
+    double past, last; /* to tokens after the row; of the last row to its own token */
+};
+
+static void see_rows(void *user, size_t layer, size_t row0, size_t n_rows, const float *p, size_t ld)
+{
+    struct seen *s = user;
+    for (size_t i = 0; i < n_rows * s->H; i++) {
+        double sum = 0, past = 0;
+        for (size_t j = 0; j < ld; j++)
+            *(j <= 20 + row0 + i / s->H ? &sum : &past) += (double)p[i * ld + j];
+        s->worst = fmax(s->worst, fabs(sum - 1));
+        s->past += past;
+    }
+    s->n_rows += n_rows;
+    s->n_layers = lsi_max_size(s->n_layers, layer + 1);
+    s->last = (double)p[n_rows * s->H * ld - 1];
+}
+
+/* Probabilities of every row, in blocks and after a prefix; what is computed does not change. */
+static void test_attention_is_told(void)
+{
+    ls_model *m = open_model();
+    ls_model_info info = { .struct_size = sizeof info };
+    ls_model_get_info(m, &info);
+    ls_context_options o = options(N);
+    ls_context *ctx = make(m, &o);
+    struct seen s = { .H = info.n_heads };
+    float want[V], got[V];
+    int64_t pos[N];
+    REQUIRE_OK(ls_context_append(ctx, ids, 121, want, &err), err);
+    REQUIRE_OK(ls_context_rewind(ctx, 0, &err), err);
+    REQUIRE_OK(ls_context_append(ctx, ids, 20, NULL, &err), err);
+    REQUIRE_OK(ls_context_append_attention(ctx, ids + 20, 100, SIZE_MAX, see_rows, &s, &err), err);
+    CHECK_INT(s.n_layers, info.n_layers);
+    CHECK_INT(s.n_rows, 100 * info.n_layers);
+    CHECK_NEAR(s.worst, 0, 1e-5);
+    CHECK(s.past == 0 && s.last > 0);
+    CHECK_INT(ls_context_kept(ctx, 0, 0, pos), 120);
+    CHECK_INT(pos[119], 119);
+    REQUIRE_OK(ls_context_append(ctx, ids + 120, 1, got, &err), err);
+    for (size_t i = 0; i < V; i++)
+        CHECK_NEAR(got[i], want[i], 1e-4);
+    CHECK_INT(ls_context_append_attention(ctx, ids, N, SIZE_MAX, see_rows, &s, &err), LS_E_LIMIT);
+    ls_context_free(ctx);
+    o.kv = "streaming:recent=20";
+    ctx = make(m, &o);
+    CHECK_INT(ls_context_append_attention(ctx, ids, 10, 0, see_rows, &s, &err), LS_E_UNSUPPORTED);
+    ls_context_free(ctx);
+    ls_model_close(m);
+}
+
 struct reader {
     ls_model *model;
     float logits[V];
@@ -297,15 +351,11 @@ static void test_shared_model(void)
 int main(int argc, char **argv)
 {
     static const struct test tests[] = {
-        TEST(test_limits),
-        TEST(test_short_structs),
-        TEST(test_cancel),
-        TEST(test_function_that_stops),
-        TEST(test_the_next_token),
-        TEST(test_without_end),
-        TEST(test_cache_policies_are_listed),
-        TEST(test_more_than_memory),
-        TEST(test_shared_model),
+        TEST(test_limits),           TEST(test_short_structs),
+        TEST(test_cancel),           TEST(test_function_that_stops),
+        TEST(test_the_next_token),   TEST(test_attention_is_told),
+        TEST(test_without_end),      TEST(test_cache_policies_are_listed),
+        TEST(test_more_than_memory), TEST(test_shared_model),
     };
     return test_main(tests, LSI_LEN(tests), argc, argv);
 }
