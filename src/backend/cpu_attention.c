@@ -113,7 +113,7 @@ struct call {
     lsk_kv_q8_to_bf16_fn *convert; /* NULL: the kernel reads pages as they are stored */
     lsk_kivi_to_bf16_fn *unpack;   /* the same for packed pages */
     struct lsk_kivi kivi;
-    size_t group;                  /* query heads per kv head */
+    size_t group; /* query heads per kv head */
     size_t head_bytes;
     /* few tokens */
     size_t chunk, chunk0; /* slots per chunk; number of the first chunk */

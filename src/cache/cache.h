@@ -128,9 +128,10 @@ struct lsi_cache_policy {
     ls_status (*check)(const struct lsi_cache_spec *spec, const struct lsi_cache_shape *shape, ls_error *err);
     /** Bytes held with n tokens (nothing is allocated); SIZE_MAX when no size_t holds them. */
     size_t (*plan)(const struct lsi_cache_shape *shape, const struct lsi_cache_spec *spec, size_t n_tokens);
-    /** (optional; NULL: plan) The most bytes held while a prompt of n_prompt tokens makes the length n_tokens. */
-    size_t (*plan_prompt)(const struct lsi_cache_shape *shape, const struct lsi_cache_spec *spec, size_t n_tokens,
-                          size_t n_prompt);
+    /** (optional; NULL: plan) The most bytes held while a prompt of n_prompt tokens makes the length
+     * n_tokens. */
+    size_t (*plan_prompt)(const struct lsi_cache_shape *shape, const struct lsi_cache_spec *spec,
+                          size_t n_tokens, size_t n_prompt);
     ls_status (*create)(struct lsi_cache **cache, const struct lsi_cache_shape *shape,
                         const struct lsi_cache_spec *spec, const ls_alloc *alloc, ls_error *err);
     void (*free)(struct lsi_cache *cache);

@@ -6,7 +6,7 @@
 
 struct shape {
     size_t head_bytes;
-    double tol; /* of sums of weights times values around 1 */
+    double tol;             /* of sums of weights times values around 1 */
     lsk_kv_store_fn *store; /* NULL: the page is packed */
     struct lsk_kivi kivi;
 };
@@ -450,7 +450,8 @@ void check_kv_q8_to_bf16(struct kt *k)
 
     while ((fn = (lsk_kv_q8_to_bf16_fn *)kt_next(k)) != NULL) {
         for (size_t i = 0; i < KT_LEN(dims); i++) {
-            const struct shape s = { .head_bytes = lsk_kv_q8_head_bytes(dims[i]), .store = lsk_kv_store_q8_ref };
+            const struct shape s = { .head_bytes = lsk_kv_q8_head_bytes(dims[i]),
+                                     .store = lsk_kv_store_q8_ref };
             const void *head = random_head(k, &s, dims[i]);
             const size_t bytes = lsk_kv_bf16_head_bytes(dims[i]);
             void *want = kt_bytes(k, bytes), *got = kt_bytes(k, bytes);

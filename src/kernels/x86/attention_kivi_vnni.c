@@ -154,7 +154,8 @@ VEC_INLINE void tile_scores(struct block *b, const unsigned char *codes, const f
     for (size_t r = 0; r < n_rows; r++)
         VEC_UNROLL
     for (size_t t = 0; t < TILES; t++)
-        vec_store(b->z[r] + s + t * LSK_TILE, vec_fma(join(sum[r][t]), vec_set(b->q_unit[r]), vec_set(beta[r])));
+        vec_store(b->z[r] + s + t * LSK_TILE,
+                  vec_fma(join(sum[r][t]), vec_set(b->q_unit[r]), vec_set(beta[r])));
 }
 
 VEC_INLINE void scores(struct block *b, size_t n_rows)
