@@ -285,6 +285,11 @@ static int set_text(const struct option_row *r, void *field, const char *shown, 
         text_free(&list);
         return EXIT_USAGE;
     }
+    if (strcmp(r->names, "kv") == 0) { /* policies and keys are the library's */
+        ls_error err = { 0 };
+        if (ls_kv_check(value, &err) != LS_OK)
+            return cli_usage("%s", err.text);
+    }
     *(const char **)field = value;
     return EXIT_OK;
 }
@@ -481,8 +486,7 @@ static size_t help_width(void)
     return columns < HELP_LEAST ? HELP_LEAST : columns;
 }
 
-/* Print words from column `from`, broken at the width; the cursor stands at column `at`. */
-static void print_wrapped(const char *s, size_t at, size_t from)
+void help_wrapped(const char *s, size_t at, size_t from)
 {
     const size_t width = help_width();
 
@@ -523,7 +527,7 @@ static void print_row(const struct option_row *r)
     text_puts(&right, r->help);
     if (r->normal)
         text_printf(&right, " (default: %s)", r->normal);
-    print_wrapped(right.data, column, column);
+    help_wrapped(right.data, column, column);
     text_free(&left);
     text_free(&right);
 }
@@ -541,7 +545,7 @@ void options_help(const struct command *cmd)
         const size_t len = strcspn(p, "\n");
         char *paragraph = strndup(p, len);
         if (paragraph)
-            print_wrapped(paragraph, 0, 0);
+            help_wrapped(paragraph, 0, 0);
         free(paragraph);
         p += len + (p[len] == '\n');
     }
@@ -563,7 +567,7 @@ void options_help(const struct command *cmd)
         p += len + (p[len] == '\n');
     }
     putchar('\n');
-    print_wrapped(
+    help_wrapped(
         "Exit status: 0 done, 1 something failed, 2 the command line is wrong, 130 interrupted by Ctrl-C.", 0,
         0);
 }

@@ -57,7 +57,7 @@ struct cli_options {
     double temp, top_p, min_p, repeat_penalty;
     long long top_k, repeat_last, seed;
 
-    long long stride;
+    long long stride, prompt_tokens, pieces;
     const char *per_token;
 
     bool decode, no_bos, special;
@@ -104,6 +104,10 @@ void options_free(struct cli_options *o);
 
 /** The command's help page on stdout. */
 void options_help(const struct command *cmd);
+/** Print words from column `from`, broken at the width of a help page; the cursor stands at column `at`. */
+void help_wrapped(const char *s, size_t at, size_t from);
+/** The page on --kv, on stdout: policies, their keys, examples. */
+void help_kv(void);
 
 /** Path of the model to use: -m, $LONGSPAN_MODEL, the demo's. NULL after a message. Release with free. */
 char *find_model(const struct cli_options *o);

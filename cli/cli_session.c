@@ -47,12 +47,16 @@ static int open_context(struct session *s, size_t n_ctx)
     if (ls_context_plan(s->model, &c, &plan, &err) != LS_OK ||
         ls_context_create(s->model, &c, &s->ctx, &err) != LS_OK)
         return cli_fail("%s", err.text);
+    const bool endless = ls_context_endless(s->ctx);
+    char tokens[48] = "any number of";
     n_ctx = ls_context_capacity(s->ctx);
-    cli_note(s->o->quiet, "%s: %s weights, %s; up to %zu tokens, %s of cache (%s)",
+    if (!endless)
+        snprintf(tokens, sizeof tokens, "up to %zu", n_ctx);
+    cli_note(s->o->quiet, "%s: %s weights, %s; %s tokens, %s of cache (%s)",
              s->info.name && *s->info.name ? s->info.name : s->info.family, s->info.weights,
-             format_bytes(weights, (double)s->info.weight_bytes), n_ctx,
+             format_bytes(weights, (double)s->info.weight_bytes), tokens,
              format_bytes(cache, (double)plan.cache_bytes), ls_context_kv(s->ctx));
-    if (s->info.n_ctx_train && n_ctx > s->info.n_ctx_train)
+    if (!endless && s->info.n_ctx_train && n_ctx > s->info.n_ctx_train)
         cli_note(s->o->quiet, "the model was trained for %zu tokens; beyond them its answers may get worse",
                  s->info.n_ctx_train);
     return EXIT_OK;

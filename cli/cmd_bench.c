@@ -64,13 +64,6 @@ static int run_once(struct bench *b, const struct test *t, size_t n_gen)
     return library_status(st, &err);
 }
 
-static int rewind_to(struct bench *b, size_t n)
-{
-    ls_error err = { 0 };
-
-    return library_status(ls_context_rewind(b->s.ctx, n, &err), &err);
-}
-
 static int fill_depth(struct bench *b, size_t depth)
 {
     const size_t seed_tokens = depth < FIRST_TOKENS ? depth : FIRST_TOKENS;
@@ -83,6 +76,18 @@ static int fill_depth(struct bench *b, size_t depth)
             st = ls_context_tile(b->s.ctx, depth, &err);
     }
     return library_status(st, &err);
+}
+
+/* Back to what was held before the test; a policy that has dropped it begins anew. */
+static int restore_depth(struct bench *b, size_t depth)
+{
+    ls_error err = { 0 };
+    ls_status st = ls_context_rewind(b->s.ctx, depth, &err);
+
+    if (st != LS_E_UNSUPPORTED)
+        return library_status(st, &err);
+    st = ls_context_rewind(b->s.ctx, 0, &err);
+    return st == LS_OK ? fill_depth(b, depth) : library_status(st, &err);
 }
 
 /* ---- results ------------------------------------------------------------------ */
@@ -176,7 +181,7 @@ static int run_test(struct bench *b, const struct test *t)
     if (!b->s.o->no_warmup) {
         status = run_once(b, t, t->n_gen < 4 ? t->n_gen : 4);
         if (status == EXIT_OK)
-            status = rewind_to(b, t->n_depth);
+            status = restore_depth(b, t->n_depth);
     }
     for (size_t i = 0; i < n && status == EXIT_OK; i++) {
         const double started = now_seconds();
@@ -184,7 +189,7 @@ static int run_test(struct bench *b, const struct test *t)
         b->seconds[i] = now_seconds() - started;
         speeds[i] = (double)(t->n_prompt + t->n_gen) / b->seconds[i];
         if (status == EXIT_OK)
-            status = rewind_to(b, t->n_depth);
+            status = restore_depth(b, t->n_depth);
         progress_span(&b->s.progress, 0, 0);
         b->s.progress.what = name;
         progress_update(&b->s.progress, i + 1, n);

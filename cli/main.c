@@ -27,17 +27,18 @@ static int print_overview(void)
          "Commands:");
     for (size_t i = 0; i < CLI_LEN(commands); i++)
         printf("  %-17s%s\n", commands[i].name, commands[i].summary);
-    puts("  help             the page of a command: longspan help chat\n"
-         "  version          version, instruction sets in use, libraries\n\n"
-         "Examples:\n"
-         "  longspan chat -m model.gguf\n"
-         "  longspan generate -m model.gguf -p \"Once upon a time\" -n 100\n"
-         "  longspan chat -m model.gguf --doc book.txt -p \"Who is the hero?\"\n\n"
-         "Environment:\n"
-         "  LONGSPAN_MODEL   the model to use when -m is not given\n"
-         "  LS_CPU           instruction sets to use at most (ref, avx2, avx512 ...)\n"
-         "  XDG_CACHE_HOME, XDG_STATE_HOME   where the demo's model and the chat's history are kept\n\n"
-         "'longspan COMMAND --help' explains a command and its options.");
+    puts(
+        "  help             the page of a command: longspan help chat; of the ways to keep a cache: help kv\n"
+        "  version          version, instruction sets in use, libraries\n\n"
+        "Examples:\n"
+        "  longspan chat -m model.gguf\n"
+        "  longspan generate -m model.gguf -p \"Once upon a time\" -n 100\n"
+        "  longspan chat -m model.gguf --doc book.txt -p \"Who is the hero?\"\n\n"
+        "Environment:\n"
+        "  LONGSPAN_MODEL   the model to use when -m is not given\n"
+        "  LS_CPU           instruction sets to use at most (ref, avx2, avx512 ...)\n"
+        "  XDG_CACHE_HOME, XDG_STATE_HOME   where the demo's model and the chat's history are kept\n\n"
+        "'longspan COMMAND --help' explains a command and its options.");
     return finish_output(EXIT_OK);
 }
 
@@ -72,9 +73,12 @@ static int print_help_of(const char *name)
 {
     const struct command *cmd = find_command(name);
 
-    if (!cmd)
+    if (!cmd && strcmp(name, "kv") != 0)
         return complain_unknown(name);
-    options_help(cmd);
+    if (cmd)
+        options_help(cmd);
+    else
+        help_kv();
     return finish_output(EXIT_OK);
 }
 

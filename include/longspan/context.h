@@ -33,7 +33,8 @@ typedef void ls_progress_fn(void *user, size_t done, size_t total);
 typedef struct ls_context_options {
     size_t struct_size;
     size_t n_ctx;   /* most tokens held, up to 2^31; 0: what the model was trained for */
-    const char *kv; /* "full", "full:bf16", "full:q8", "full:fp32"; NULL: "full:bf16" */
+    const char *kv; /* "full", "full:q8", "streaming:sink=4,recent=1020" ...: ls_kv_policy_at lists them;
+                       NULL: "full:bf16" */
     ls_compute compute;
     int n_threads;            /* 0: all processors of this process */
     size_t block;             /* rows worked on together; 0: chosen (512) */
@@ -44,6 +45,35 @@ typedef struct ls_context_options {
 } ls_context_options;
 
 LS_API void ls_context_options_defaults(ls_context_options *o);
+
+/* A cache policy, as a kv text names it. The texts are constant. */
+typedef struct ls_kv_policy_info {
+    size_t struct_size;
+    const char *name;
+    const char *summary; /* one line */
+    const char *example; /* a kv text, two spaces, what it does; or NULL */
+    size_t n_keys;
+    bool endless; /* sequences may be longer than n_ctx */
+} ls_kv_policy_info;
+
+/* A key of a policy: "name=value". */
+typedef struct ls_kv_key_info {
+    size_t struct_size;
+    const char *name;
+    const char *help;
+    const char *normal;  /* what it is when it is not given; NULL: it must be given */
+    const char *choices; /* words, '|' between them; NULL: a whole number */
+    int64_t low, high;   /* of the number */
+    bool percent;        /* or a share of the tokens of the first prompt, "10%" */
+} ls_kv_key_info;
+
+/** Policy i of those there are; false beyond the last. struct_size must be set: only so many bytes are
+ * written. */
+LS_API bool ls_kv_policy_at(size_t i, ls_kv_policy_info *info);
+/** Key `key` of policy i, likewise. */
+LS_API bool ls_kv_key_at(size_t i, size_t key, ls_kv_key_info *info);
+/** LS_E_INVAL, and a sentence with the fix, when a kv text cannot be read. */
+LS_API ls_status ls_kv_check(const char *kv, ls_error *err);
 
 /** Bytes a context will take, without making it. */
 typedef struct ls_context_plan_info {
@@ -72,6 +102,9 @@ LS_API void ls_context_free(ls_context *ctx);
 LS_API size_t ls_context_length(const ls_context *ctx);
 LS_API size_t ls_context_capacity(const ls_context *ctx);
 LS_API size_t ls_context_n_vocab(const ls_context *ctx);
+/** The cache policy keeps a fixed number of tokens: the sequence may be longer than n_ctx, up to the
+ * capacity. */
+LS_API bool ls_context_endless(const ls_context *ctx);
 /** Bytes the cache holds now. */
 LS_API size_t ls_context_cache_bytes(const ls_context *ctx);
 /** Name of the cache policy and format, e.g. "full:bf16"; shares of the prompt are numbers of tokens after
@@ -112,6 +145,13 @@ LS_API ls_status ls_context_append_all(ls_context *ctx, const int32_t *tokens, s
  */
 LS_API ls_status ls_context_append_nll(ls_context *ctx, const int32_t *tokens, size_t n_tokens, float *nll,
                                        ls_error *err);
+
+/**
+ * The same with one value more, nll[n_tokens - 1] for tokens[n_tokens], which is looked at and not appended:
+ * token by token after a prompt it measures what a cache policy does while generating.
+ */
+LS_API ls_status ls_context_append_next_nll(ls_context *ctx, const int32_t *tokens, size_t n_tokens,
+                                            float *nll, ls_error *err);
 
 /**
  * Another context with the same model, options and tokens. Memory of keys and values is shared until one of

@@ -125,6 +125,13 @@ size_t lsi_cpu_attention_slots_scratch(const struct lsi_exec *ex, size_t H, size
 void lsi_cpu_attention_merge(struct lsi_exec *ex, float *out, size_t ldo, float *lse, const float *part,
                              size_t ldp, const float *part_lse, size_t T, size_t H, size_t D);
 
+/* cpu_bounds.c (lsi_bounds_page_bytes of cache_ops.h too) */
+void lsi_cpu_bounds_store(struct lsi_exec *ex, const struct lsi_bounds *b, const struct lsi_kv_view *kv,
+                          size_t first, size_t n_runs);
+void lsi_cpu_bounds_scores(struct lsi_exec *ex, const struct lsi_bounds *b, const float *q, size_t H,
+                           float scale, size_t n_runs, enum lsi_bounds_set set, float *scores, size_t ld);
+size_t lsi_cpu_bounds_scores_scratch(const struct lsi_exec *ex, size_t H, size_t D, size_t n_runs);
+
 /* cpu_kv.c */
 void lsi_cpu_kv_move(struct lsi_exec *ex, const struct lsi_kv_view *kv, size_t g, const uint32_t *to,
                      const uint32_t *from, size_t n);

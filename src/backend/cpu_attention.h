@@ -17,6 +17,15 @@ struct lsi_cpu_states {
 /** Bytes of one head of a page. */
 size_t lsi_cpu_head_bytes(enum lsi_kv_format format, size_t D);
 
+/** The kernel that reads a slot of a format. */
+static inline lsk_kv_load_fn *lsi_cpu_kv_load_kernel(const struct lsk_table *kernels,
+                                                     enum lsi_kv_format format)
+{
+    return format == LSI_KV_BF16  ? kernels->kv_load_bf16
+           : format == LSI_KV_F32 ? kernels->kv_load_f32
+                                  : kernels->kv_load_q8;
+}
+
 /** First slot that token t sees. */
 static inline size_t lsi_cpu_seen_from(const struct lsi_attention *a, size_t t)
 {

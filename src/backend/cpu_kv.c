@@ -138,14 +138,12 @@ static void load_task(void *ctx, size_t task, int thread)
 void lsi_cpu_kv_load(struct lsi_exec *ex, const struct lsi_kv_view *kv, size_t slot0, float *k, size_t ldk,
                      float *v, size_t ldv, size_t n_rows)
 {
-    const struct lsk_table *kernels = lsi_cpu_kernels(ex);
     struct load l = { .kv = kv, .k = k, .v = v, .ldk = ldk, .ldv = ldv, .slot0 = slot0, .n_rows = n_rows };
 
     if (n_rows == 0)
         return;
-    l.load = kv->format == LSI_KV_BF16  ? kernels->kv_load_bf16
-             : kv->format == LSI_KV_F32 ? kernels->kv_load_f32
-                                        : kernels->kv_load_q8;
+    const struct lsk_table *kernels = lsi_cpu_kernels(ex);
+    l.load = lsi_cpu_kv_load_kernel(kernels, kv->format);
     l.unpack = lsi_kv_kind(kv->format) == LSI_KV_KIVI ? kernels->kivi_load : NULL;
     lsi_parallel(n_rows < LSI_KV_PAGE / 4 ? NULL : ex->pool,
                  (slot0 + n_rows - 1) / LSI_KV_PAGE - slot0 / LSI_KV_PAGE + 1, load_task, &l);

@@ -6,7 +6,8 @@
 #include <string.h>
 
 static const struct lsi_cache_policy *const policies[] = {
-    &lsi_cache_full, &lsi_cache_streaming, &lsi_cache_h2o, &lsi_cache_snapkv, &lsi_cache_kivi,
+    &lsi_cache_full, &lsi_cache_streaming, &lsi_cache_h2o,  &lsi_cache_snapkv,
+    &lsi_cache_topk, &lsi_cache_quest,     &lsi_cache_kivi,
 };
 
 static const struct {

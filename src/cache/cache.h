@@ -119,6 +119,7 @@ struct lsi_cache_io {
 struct lsi_cache_policy {
     const char *name;
     const char *summary;              /* one line for the help */
+    const char *example;              /* a --kv text, and after two spaces what it does; NULL: none */
     const struct lsi_cache_key *keys; /* [n_keys] */
     size_t n_keys;
     bool endless; /* the length may exceed n_ctx */
@@ -207,6 +208,8 @@ extern const struct lsi_cache_policy lsi_cache_full;      /* cache_full.c */
 extern const struct lsi_cache_policy lsi_cache_streaming; /* cache_streaming.c */
 extern const struct lsi_cache_policy lsi_cache_h2o;       /* cache_h2o.c */
 extern const struct lsi_cache_policy lsi_cache_snapkv;    /* cache_snapkv.c */
+extern const struct lsi_cache_policy lsi_cache_topk;      /* cache_topk.c */
+extern const struct lsi_cache_policy lsi_cache_quest;     /* cache_quest.c */
 extern const struct lsi_cache_policy lsi_cache_kivi;      /* cache_kivi.c */
 
 #endif

@@ -49,11 +49,12 @@ static const struct lsi_cache_key keys[] = {
 struct cache_streaming {
     struct lsi_cache base;
     struct lsi_page_pool *pool;
-    struct lsi_kv_pages *layers; /* [L], of equal length: pages with sinks, then the ring */
-    size_t S, R;                 /* sinks; recent tokens besides the newest */
-    size_t first;                /* place in the text of the ring's first page */
-    size_t start;                /* of the open prompt */
-    bool open;                   /* a prompt is being read at once */
+    struct lsi_kv_pages *layers;   /* [L], of equal length: pages with sinks, then the ring */
+    struct lsi_cache_value recent; /* as it was asked for; base.spec has the number */
+    size_t S, R;                   /* sinks; recent tokens besides the newest */
+    size_t first;                  /* place in the text of the ring's first page */
+    size_t start;                  /* of the open prompt */
+    bool open;                     /* a prompt is being read at once */
 };
 
 static struct cache_streaming *streaming(struct lsi_cache *c)
@@ -159,6 +160,7 @@ static struct cache_streaming *make(const struct lsi_cache *like, struct lsi_pag
     c->base = *like;
     c->base.length = 0;
     c->pool = pool;
+    c->recent = like->spec.value[RECENT];
     c->S = (size_t)like->spec.value[SINK].n;
     c->R = recent_tokens(&like->spec, 1);
     c->first = sink_pages(c->S);
@@ -234,10 +236,10 @@ static void turn(struct cache_streaming *c, size_t n)
 /* Sizes that are shares of the first prompt are known when it comes. */
 static ls_status begin(struct cache_streaming *c, ls_error *err)
 {
-    const size_t R = recent_tokens(&c->base.spec, lsi_max_size(c->base.n_prompt, 1));
-    LSI_TRY(check_window(&c->base.shape, c->S, R, err));
-    c->R = R;
-    return LS_OK;
+    const size_t n = lsi_cache_tokens(&c->recent, lsi_max_size(c->base.n_prompt, 1));
+    c->base.spec.value[RECENT] = (struct lsi_cache_value){ .n = (int64_t)n, .percent = -1 };
+    c->R = recent_tokens(&c->base.spec, 0);
+    return check_window(&c->base.shape, c->S, c->R, err);
 }
 
 /* A prompt that is read at once has a position for each of its tokens. */
@@ -291,6 +293,7 @@ static void settle(struct lsi_cache *cache, struct lsi_exec *ex)
     if (!c->open)
         return;
     c->open = false;
+    c->start = 0;
     const size_t n = c->layers[0].n, most = most_pages(&cache->shape, c->S, c->R);
     const size_t spent = n > most ? lsi_min_size(n - most, spent_pages(c)) : 0;
     turn(c, spent);
@@ -509,6 +512,7 @@ static ls_status rewind_streaming(struct lsi_cache *cache, size_t n_tokens, ls_e
         cut(c, lsi_div_up(n_tokens, LSI_KV_PAGE));
     cache->length = n_tokens;
     c->open = false;
+    c->start = 0;
     return LS_OK;
 }
 
@@ -579,6 +583,7 @@ static ls_status fork_streaming(const struct lsi_cache *cache, struct lsi_cache 
     if (!c)
         return lsi_fail(err, LS_E_NOMEM, "out of memory for a copy of the KV cache");
     c->base.length = cache->length;
+    c->recent = from->recent;
     c->R = from->R;
     c->first = from->first;
     c->start = from->start;
@@ -598,8 +603,9 @@ static ls_status state(struct lsi_cache *cache, struct lsi_cache_io *io, ls_erro
     LSI_TRY(io->bytes(io, &c->start, sizeof c->start, err));
     LSI_TRY(io->bytes(io, &c->open, sizeof c->open, err));
     LSI_TRY(io->bytes(io, &n_pages, sizeof n_pages, err));
-    if (io->reading && (c->start > cache->length || c->first > cache->length / LSI_KV_PAGE + 1 ||
-                        check_window(&cache->shape, c->S, c->R, NULL) != LS_OK))
+    if (io->reading &&
+        (c->start > cache->length || c->first > sink_pages(c->S) + cache->length / LSI_KV_PAGE ||
+         check_window(&cache->shape, c->S, c->R, NULL) != LS_OK))
         return lsi_fail(err, LS_E_LIMIT, "the session's window of %zu tokens does not fit the context of %zu",
                         c->S + c->R + 1, position_limit(&cache->shape));
     for (size_t l = 0; l < cache->shape.L; l++)
@@ -610,6 +616,7 @@ static ls_status state(struct lsi_cache *cache, struct lsi_cache_io *io, ls_erro
 const struct lsi_cache_policy lsi_cache_streaming = {
     .name = "streaming",
     .summary = "the first and the most recent tokens, for texts without end (StreamingLLM)",
+    .example = "streaming:sink=4,recent=1020  generate for as long as you like in the memory of 1,024 tokens",
     .keys = keys,
     .n_keys = LSI_LEN(keys),
     .endless = true,

@@ -103,7 +103,8 @@ ls_status ls_context_plan(const ls_model *model, const ls_context_options *optio
     const ls_context_plan_info full = {
         .struct_size = plan->struct_size,
         .weights_bytes = model->weight_bytes,
-        .cache_bytes = s.cache.policy->plan(&s.shape, &s.cache, s.n_ctx),
+        .cache_bytes =
+            s.cache.policy->plan(&s.shape, &s.cache, s.cache.policy->endless ? MAX_TOKENS : s.n_ctx),
         .cache_bytes_per_token = s.cache.policy->plan(&s.shape, &s.cache, LSI_KV_PAGE) / LSI_KV_PAGE,
         .activation_bytes = count.used,
         .scratch_bytes = scratch_bytes(&ex, &model->config, &s),
@@ -176,7 +177,12 @@ size_t ls_context_length(const ls_context *ctx)
 
 size_t ls_context_capacity(const ls_context *ctx)
 {
-    return ctx->cache->shape.n_ctx;
+    return ctx->cache->policy->endless ? MAX_TOKENS : ctx->cache->shape.n_ctx;
+}
+
+bool ls_context_endless(const ls_context *ctx)
+{
+    return ctx->cache->policy->endless;
 }
 
 size_t ls_context_n_vocab(const ls_context *ctx)
@@ -245,13 +251,19 @@ static ls_status check_memory(const ls_context *ctx, size_t n_tokens, size_t n_p
     return LS_OK;
 }
 
-static ls_status check_tokens(const ls_context *ctx, const int32_t *tokens, size_t n_tokens, ls_error *err)
+static ls_status check_ids(const ls_context *ctx, const int32_t *tokens, size_t n_tokens, ls_error *err)
 {
     const size_t V = ctx->model->config.V;
     for (size_t i = 0; i < n_tokens; i++)
         if (tokens[i] < 0 || (size_t)tokens[i] >= V)
             return lsi_fail(err, LS_E_INVAL, "token %zu has id %d: the model has %zu", i, tokens[i], V);
-    const size_t most = ctx->cache->policy->endless ? MAX_TOKENS : ctx->cache->shape.n_ctx;
+    return LS_OK;
+}
+
+static ls_status check_tokens(const ls_context *ctx, const int32_t *tokens, size_t n_tokens, ls_error *err)
+{
+    LSI_TRY(check_ids(ctx, tokens, n_tokens, err));
+    const size_t most = ls_context_capacity(ctx);
     if (n_tokens > most - ctx->cache->length)
         return lsi_fail(
             err, LS_E_LIMIT,
@@ -378,7 +390,7 @@ ls_status ls_context_append_all(ls_context *ctx, const int32_t *tokens, size_t n
 
 struct all_nll {
     const int32_t *tokens;
-    size_t n_tokens;
+    size_t n_tokens; /* with those that are predicted only */
     float *nll;
 };
 
@@ -407,6 +419,15 @@ ls_status ls_context_append_nll(ls_context *ctx, const int32_t *tokens, size_t n
 {
     LSI_TRY(want_all_logits(ctx, err));
     struct all_nll a = { tokens, n_tokens, nll };
+    return run(ctx, tokens, n_tokens, give_nll, &a, err);
+}
+
+ls_status ls_context_append_next_nll(ls_context *ctx, const int32_t *tokens, size_t n_tokens, float *nll,
+                                     ls_error *err)
+{
+    LSI_TRY(want_all_logits(ctx, err));
+    LSI_TRY(check_ids(ctx, tokens + n_tokens, 1, err));
+    struct all_nll a = { tokens, n_tokens + 1, nll };
     return run(ctx, tokens, n_tokens, give_nll, &a, err);
 }
 
@@ -452,8 +473,10 @@ ls_status ls_context_tile(ls_context *ctx, size_t n_tokens, ls_error *err)
 {
     if (!ctx->cache->policy->tile)
         return lsi_fail(err, LS_E_UNSUPPORTED, "the cache %s cannot be repeated", ctx->kv);
-    if (n_tokens <= ctx->cache->shape.n_ctx) /* more is refused by the policy */
-        LSI_TRY(check_memory(ctx, n_tokens, 1, err));
+    if (n_tokens > ls_context_capacity(ctx))
+        return lsi_fail(err, LS_E_LIMIT, "%zu tokens do not fit: the context holds at most %zu", n_tokens,
+                        ls_context_capacity(ctx));
+    LSI_TRY(check_memory(ctx, n_tokens, 1, err));
     LSI_TRY(ctx->cache->policy->tile(ctx->cache, n_tokens, err));
     lsi_context_name_cache(ctx);
     return LS_OK;

@@ -165,6 +165,9 @@ static ls_status plan_same_format(struct lsi_convert *cv)
         const bool known = lsi_source_role(s, cv->m->config.family, src.name, &role, &layer);
         if (known && lsi_role_shape(&cv->m->config, role).rank > 0)
             LSI_TRY(add_role(cv, role, layer, &src));
+        else if (cv->reconfigured && !cv->m->config.freq_divisors &&
+                 lsi_str_is(src.name, "rope_freqs.weight"))
+            continue;                               /* the model's are written anew, if it has any */
         else if (!known || role != LSI_ROLE_OUTPUT) /* a tied model has one table */
             LSI_TRY(add_other(cv, &src));
     }
@@ -266,6 +269,8 @@ ls_status lsi_convert_edited(const char *in, const char *out, const ls_convert_o
     LSI_TRY(read_dtype(&cv));
     LSI_TRY(check_output(&cv));
     LSI_TRY(open_source(&cv, in));
+    if (edit)
+        LSI_TRY_OR(end, edit->configure(edit->user, &cv.m->config, &cv.reconfigured, err));
 
     lsk_table_init(&cv.kernels, lsk_cpu_features());
     cap = lsi_source_n_tensors(&cv.m->source);

@@ -27,6 +27,20 @@ static uint32_t file_type(enum lsi_dtype t)
     return 0;
 }
 
+static bool begins_with(struct lsi_str s, const char *text)
+{
+    return s.len >= strlen(text) && memcmp(s.s, text, strlen(text)) == 0;
+}
+
+/* What is said of the rotary embedding and the length of the context. */
+static bool is_position(const struct lsi_convert *cv, struct lsi_str key)
+{
+    char rope[128], context[128];
+    snprintf(rope, sizeof rope, "%s.rope.", cv->m->config.family->gguf_arch);
+    snprintf(context, sizeof context, "%s.context_length", cv->m->config.family->gguf_arch);
+    return begins_with(key, rope) || lsi_str_is(key, context);
+}
+
 /* Everything but what this conversion decides anew. */
 static void copy_metadata(const struct lsi_convert *cv, struct lsi_gguf_writer *w)
 {
@@ -36,8 +50,8 @@ static void copy_metadata(const struct lsi_convert *cv, struct lsi_gguf_writer *
         const struct lsi_gguf_kv *kv = &g->kv[i];
         const bool decided =
             lsi_str_is(kv->key, "general.file_type") || lsi_str_is(kv->key, "general.quantization_version");
-        const bool split = kv->key.len > 6 && memcmp(kv->key.s, "split.", 6) == 0;
-        if (!split && (keep || !decided))
+        const bool again = cv->reconfigured && is_position(cv, kv->key);
+        if (!begins_with(kv->key, "split.") && !again && (keep || !decided))
             lsi_gguf_put_kv(w, kv);
     }
     if (!keep)
@@ -87,6 +101,15 @@ static void put_rope(struct arch *a, const struct lsi_config *c)
     put_double(a, "rope.scaling.attn_factor", r->attention_factor / lsi_yarn_attention_factor(r->factor));
     put_double(a, "rope.scaling.yarn_beta_fast", r->beta_fast);
     put_double(a, "rope.scaling.yarn_beta_slow", r->beta_slow);
+}
+
+/* The same of a configuration that is not the source's. */
+static void put_position(const struct lsi_convert *cv, struct lsi_gguf_writer *w)
+{
+    const struct lsi_config *c = &cv->m->config;
+    struct arch a = { .w = w, .name = c->family->gguf_arch };
+    put_size(&a, "context_length", c->n_ctx_train);
+    put_rope(&a, c);
 }
 
 static bool is_usual_pattern(const struct lsi_config *c)
@@ -234,7 +257,9 @@ static void write_data(void *to, const void *data, size_t bytes)
 static ls_status write_tensors(struct lsi_convert *cv, struct lsi_gguf_writer *w)
 {
     const struct lsi_config *c = &cv->m->config;
-    const bool divisors = !cv->m->source.is_gguf && c->rope[0].scaling == LSI_ROPE_LLAMA3;
+    /* A GGUF file that says nothing else about positions has them already. */
+    const bool fresh = !cv->m->source.is_gguf || (cv->reconfigured && !c->freq_divisors);
+    const bool divisors = fresh && c->rope[0].scaling == LSI_ROPE_LLAMA3;
     const uint64_t half = c->D / 2;
     float f[LSI_MAX_HEAD / 2];
     if (divisors) {
@@ -260,6 +285,8 @@ ls_status lsi_convert_to_gguf(struct lsi_convert *cv)
     LSI_TRY(lsi_gguf_writer_create(&w, cv->out, cv->alloc, cv->err));
     if (cv->m->source.is_gguf) {
         copy_metadata(cv, w);
+        if (cv->reconfigured)
+            put_position(cv, w);
     } else {
         put_metadata(cv, w);
         LSI_TRY_OR(fail, put_tokenizer(cv, w));

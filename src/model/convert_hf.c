@@ -9,13 +9,22 @@ static ls_status copy_config(const struct lsi_convert *cv, const struct lsi_hf_d
     char from[LSI_MODEL_PATH];
     struct lsi_map m;
     struct lsi_buf b;
-    if (cv->dtype == LSI_N_DTYPES)
+    if (cv->dtype == LSI_N_DTYPES && !cv->reconfigured)
         return lsi_hf_dir_copy(d, cv->m->source.dir, "config.json");
     if (!lsi_path_join(from, sizeof from, cv->m->source.dir, "config.json"))
         return lsi_fail(cv->err, LS_E_INVAL, "%s: the path is too long", cv->m->source.dir);
+    if (cv->reconfigured && strstr(cv->m->source.prefix, "language_model"))
+        return lsi_fail(
+            cv->err, LS_E_UNSUPPORTED,
+            "%s describes more than a language model and another context cannot be written into it; "
+            "write a .gguf file",
+            from);
     LSI_TRY(lsi_map_open(&m, from, cv->err));
     lsi_hf_dir_buf(d, &b);
-    const ls_status st = lsi_config_retype_json(m.data, m.bytes, from, cv->dtype, &b, cv->err);
+    const ls_status st = cv->reconfigured
+                             ? lsi_config_patch_json(m.data, m.bytes, from, &cv->m->config,
+                                                     lsi_convert_float_dtype(cv), &b, cv->err)
+                             : lsi_config_retype_json(m.data, m.bytes, from, cv->dtype, &b, cv->err);
     lsi_map_close(&m);
     if (st == LS_OK)
         return lsi_hf_dir_write_buf(d, "config.json", &b);

@@ -22,8 +22,10 @@ enum lsi_row_order {
     LSI_ROWS_SPLIT,      /* pairs to halves */
 };
 
-/* Something that changes the rows of matrices on their way, in fp32. */
+/* Something that changes the rows of matrices on their way, in fp32, and perhaps the configuration. */
 struct lsi_convert_edit {
+    /* *changed: whether something of the configuration is to be written that the source does not say. */
+    ls_status (*configure)(void *user, struct lsi_config *c, bool *changed, ls_error *err);
     bool (*wanted)(void *user, enum lsi_role role, size_t layer);
     /* row: as Hugging Face files have them. Called by several threads at once. */
     void (*apply)(void *user, enum lsi_role role, size_t layer, size_t row, float *values);
@@ -51,6 +53,7 @@ struct lsi_convert {
     ls_model *m;
     const char *out;
     const struct lsi_convert_edit *edit; /* NULL: none */
+    bool reconfigured;                   /* the model's configuration is no longer the source's */
     bool to_gguf;
     enum lsi_dtype dtype; /* asked for; LSI_N_DTYPES: keep */
     uint64_t shard_bytes;

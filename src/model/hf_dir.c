@@ -47,7 +47,8 @@ static bool is_model_file(const char *name)
         if (strcmp(name, companions[i].name) == 0)
             return true;
     static const char *const others[] = { "config.json", "model.safetensors.index.json",
-                                          "adapter_config.json", "adapter_model.safetensors" };
+                                          "adapter_config.json", "adapter_model.safetensors",
+                                          "longspan.json" };
     for (size_t i = 0; i < LSI_LEN(others); i++)
         if (strcmp(name, others[i]) == 0)
             return true;

@@ -75,6 +75,25 @@ void lsi_op_kv_load(struct lsi_exec *ex, const struct lsi_kv_view *kv, size_t sl
     ex->backend->kv_load(ex, kv, slot0, k, ldk, v, ldv, n_rows);
 }
 
+void lsi_op_bounds_store(struct lsi_exec *ex, const struct lsi_bounds *b, const struct lsi_kv_view *kv,
+                         size_t first, size_t n_runs)
+{
+    ex->backend->bounds_store(ex, b, kv, first, n_runs);
+}
+
+void lsi_op_bounds_scores(struct lsi_exec *ex, const struct lsi_bounds *b, const float *q, size_t H,
+                          float scale, size_t n_runs, enum lsi_bounds_set set, float *scores, size_t ld)
+{
+    reset(ex);
+    ex->backend->bounds_scores(ex, b, q, H, scale, n_runs, set, scores, ld);
+    LSI_ASSERT(!ex->scratch.failed);
+}
+
+size_t lsi_op_bounds_scores_scratch(const struct lsi_exec *ex, size_t H, size_t D, size_t n_runs)
+{
+    return ex->backend->bounds_scores_scratch(ex, H, D, n_runs);
+}
+
 void lsi_op_rope_at(struct lsi_exec *ex, float *x, size_t n_rows, size_t n_heads, size_t D, size_t ld,
                     const struct lsi_rope *rope, const int64_t *pos)
 {

@@ -85,6 +85,44 @@ size_t lsi_op_kv_pack_scratch(const struct lsi_exec *ex, size_t D);
 void lsi_op_kv_load(struct lsi_exec *ex, const struct lsi_kv_view *kv, size_t slot0, float *k, size_t ldk,
                     float *v, size_t ldv, size_t n_rows);
 
+/*
+ * Bounds of keys: of each run of `run` consecutive slots the least and the greatest value of every dimension
+ * of every kv head. Pages hold LSI_KV_PAGE runs each; numbers are bf16 (of 8-bit keys: rounded outwards) or,
+ * for fp32 keys, fp32, so that the bounds hold for the keys as they are stored.
+ */
+struct lsi_bounds {
+    enum lsi_kv_format format; /* of the keys */
+    size_t G, D;
+    size_t run;
+    void *const *pages;
+};
+
+/** Bytes of one page of bounds. A multiple of 64. */
+size_t lsi_bounds_page_bytes(enum lsi_kv_format format, size_t G, size_t D);
+
+/** Bounds of runs first .. first + n_runs - 1, all of whose slots are stored in kv. */
+void lsi_op_bounds_store(struct lsi_exec *ex, const struct lsi_bounds *b, const struct lsi_kv_view *kv,
+                         size_t first, size_t n_runs);
+
+/* What is made of the bounds u_h of the query heads h of a kv head. */
+enum lsi_bounds_set {
+    LSI_BOUNDS_EACH,   /* u_h: [H] */
+    LSI_BOUNDS_PSEUDO, /* sum_h exp(u_h - max over runs of u_h): [G] */
+    LSI_BOUNDS_MAX,    /* max_h u_h: [G] */
+    LSI_BOUNDS_SUM,    /* sum_h u_h: [G] */
+};
+
+/**
+ * scores[h or g][i] for runs i < n_runs, row stride ld, from
+ *
+ *   u_h = scale sum_d max(q[h][d] lo[d], q[h][d] hi[d])  >=  scale q[h] k of every slot of the run
+ *
+ * up to rounding. q [H][D], scale > 0.
+ */
+void lsi_op_bounds_scores(struct lsi_exec *ex, const struct lsi_bounds *b, const float *q, size_t H,
+                          float scale, size_t n_runs, enum lsi_bounds_set set, float *scores, size_t ld);
+size_t lsi_op_bounds_scores_scratch(const struct lsi_exec *ex, size_t H, size_t D, size_t n_runs);
+
 /** lsi_op_rope with a position for each row (negative ones turn back). */
 void lsi_op_rope_at(struct lsi_exec *ex, float *x, size_t n_rows, size_t n_heads, size_t D, size_t ld,
                     const struct lsi_rope *rope, const int64_t *pos);

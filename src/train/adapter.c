@@ -262,6 +262,8 @@ ls_status lsi_adapter_open(struct lsi_adapter *a, const char *dir, const struct 
     const struct loader l = { .a = a, .path = tensors, .c = c, .err = err };
     ls_status st = read_config(a, config, err);
     if (st == LS_OK)
+        st = lsi_extension_read(&a->extension, dir, a->alloc, err);
+    if (st == LS_OK)
         st = load_tensors(&l);
     if (st != LS_OK)
         lsi_adapter_close(a);
@@ -379,8 +381,16 @@ fail:
     return st;
 }
 
-ls_status lsi_adapter_save(const struct lsi_params *p, double alpha, const char *base, const char *dir,
-                           ls_error *err)
+static ls_status write_extension(const struct saver *s, const struct lsi_extension *e)
+{
+    struct lsi_buf b;
+    lsi_hf_dir_buf(&s->dir, &b);
+    lsi_extension_write(e, &b);
+    return lsi_hf_dir_write_buf(&s->dir, LSI_EXTENSION_FILE, &b);
+}
+
+ls_status lsi_adapter_save(const struct lsi_params *p, double alpha, const char *base,
+                           const struct lsi_extension *e, const char *dir, ls_error *err)
 {
     struct saver s = { .p = p, .err = err };
     size_t n = 0;
@@ -395,6 +405,8 @@ ls_status lsi_adapter_save(const struct lsi_params *p, double alpha, const char 
     if (st == LS_OK) {
         const struct lsi_param *first = nth(p, 0);
         st = write_config(&s, first->kind == LSI_PARAM_LORA_A ? first->rows : first->cols, alpha, base);
+        if (st == LS_OK)
+            st = write_extension(&s, e);
         if (st == LS_OK)
             st = write_tensors(&s, n, values);
         st = lsi_hf_dir_finish(&s.dir, st);

@@ -5,6 +5,7 @@
  *   adapter_model.safetensors  of every matrix W [n_out][n_in] that has one
  *       base_model.model.model.layers.N.self_attn.q_proj.lora_A.weight  [r][n_in]
  *       base_model.model.model.layers.N.self_attn.q_proj.lora_B.weight  [n_out][r]
+ *   longspan.json              what else was changed of the model (extend.h); PEFT does not look at it
  *
  * The matrix becomes W + (alpha / r) B A. Parameters of kinds LSI_PARAM_LORA_A and _B have the same names
  * without "base_model.model.".
@@ -12,6 +13,7 @@
 #ifndef LSI_ADAPTER_H
 #define LSI_ADAPTER_H
 
+#include "train/extend.h"
 #include "train/params.h"
 
 /* What an adapter adds to one matrix. */
@@ -26,6 +28,7 @@ struct lsi_adapter_target {
 struct lsi_adapter {
     size_t rank;
     double alpha;
+    struct lsi_extension extension;
     struct lsi_adapter_target *targets; /* [n] */
     size_t n;
     /* owned by adapter.c */
@@ -46,8 +49,9 @@ const struct lsi_adapter_target *lsi_adapter_find(const struct lsi_adapter *a, e
  * Write the adapters among parameters, in fp32, into the directory `dir`, or replace what is there.
  * @param alpha  as for training: the scale is alpha / rank
  * @param base   name or path of the model they belong to, for whoever loads them
+ * @param e      what was changed of that model beside its matrices
  */
-ls_status lsi_adapter_save(const struct lsi_params *p, double alpha, const char *base, const char *dir,
-                           ls_error *err);
+ls_status lsi_adapter_save(const struct lsi_params *p, double alpha, const char *base,
+                           const struct lsi_extension *e, const char *dir, ls_error *err);
 
 #endif

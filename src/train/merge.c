@@ -9,15 +9,32 @@
 
 #define TILE ((size_t)256) /* columns at a time */
 
+struct merge {
+    struct lsi_adapter a;
+    const char *dir;
+};
+
+/* The context that the adapter was trained for. */
+static ls_status configure(void *user, struct lsi_config *c, bool *changed, ls_error *err)
+{
+    const struct merge *m = user;
+    const struct lsi_extension *e = &m->a.extension;
+    ls_error inner = { 0 };
+    *changed = e->rope_base != 0 || *e->rope_scaling || (e->n_ctx && e->n_ctx != c->n_ctx_train);
+    const ls_status st = lsi_config_extend(c, e, &inner);
+    return st == LS_OK ? st : lsi_fail(err, st, "%s/" LSI_EXTENSION_FILE ": %s", m->dir, inner.text);
+}
+
 static bool is_target(void *user, enum lsi_role role, size_t layer)
 {
-    return lsi_adapter_find(user, role, layer) != NULL;
+    const struct merge *m = user;
+    return lsi_adapter_find(&m->a, role, layer) != NULL;
 }
 
 /* row += (alpha / r) B[row] A, the sum over the rank first: it is small against the weights. */
 static void add_row(void *user, enum lsi_role role, size_t layer, size_t row, float *values)
 {
-    const struct lsi_adapter *a = user;
+    const struct lsi_adapter *a = &((const struct merge *)user)->a;
     const struct lsi_adapter_target *t = lsi_adapter_find(a, role, layer);
     const float *b = t->b + row * a->rank;
     const float scale = (float)(a->alpha / (double)a->rank);
@@ -40,7 +57,7 @@ ls_status ls_merge_adapter(const char *model, const char *adapter, const char *o
     ls_convert_options o;
     ls_model_options mo;
     ls_model *m = NULL;
-    struct lsi_adapter a = { 0 };
+    struct merge merge = { .dir = adapter };
     ls_status st;
 
     if (!model || !adapter || !out || !*out)
@@ -52,12 +69,14 @@ ls_status ls_merge_adapter(const char *model, const char *adapter, const char *o
     ls_model_options_defaults(&mo);
     mo.alloc = o.alloc;
     LSI_TRY(ls_model_open(model, &mo, &m, err));
-    st = lsi_adapter_open(&a, adapter, &m->config, o.alloc, err);
+    st = lsi_adapter_open(&merge.a, adapter, &m->config, o.alloc, err);
     if (st == LS_OK) {
-        const struct lsi_convert_edit edit = { .wanted = is_target, .apply = add_row, .user = &a };
+        const struct lsi_convert_edit edit = {
+            .configure = configure, .wanted = is_target, .apply = add_row, .user = &merge
+        };
         st = lsi_convert_edited(model, out, &o, LSI_SHARD_BYTES, &edit, err);
     }
-    lsi_adapter_close(&a);
+    lsi_adapter_close(&merge.a);
     ls_model_close(m);
     return st;
 }

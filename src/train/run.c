@@ -238,7 +238,10 @@ static ls_status write_result(struct run *r, ls_error *err)
     lsi_hf_dir_clean(dir); /* the run directory is locked: nobody else writes there */
     if (adapter) {
         const double alpha = r->o.lora_alpha > 0 ? r->o.lora_alpha : 2 * (double)r->o.lora_rank;
-        LSI_TRY(lsi_adapter_save(&r->t->params, alpha, r->o.model ? r->o.model : r->o.init, dir, err));
+        struct lsi_extension extension;
+        LSI_TRY(lsi_trainer_extension(&extension, &r->o, r->t->model.config.n_ctx_train, err));
+        LSI_TRY(lsi_adapter_save(&r->t->params, alpha, r->o.model ? r->o.model : r->o.init, &extension, dir,
+                                 err));
         note(r, "the adapter is in %s; 'longspan merge' adds it to the model", dir);
         return LS_OK;
     }

@@ -5,6 +5,7 @@
 #ifndef LSI_TRAINER_H
 #define LSI_TRAINER_H
 
+#include "train/extend.h"
 #include "train/layout.h"
 
 struct ls_trainer {
@@ -41,6 +42,10 @@ ls_status lsi_sequence_loss(struct lsi_sequence_job *j, ls_error *err);
 
 /** Configuration of options: model or init, with the rotary embedding and context that they ask for. */
 ls_status lsi_trainer_config(struct lsi_config *c, const ls_train_options *o, ls_error *err);
+
+/** What options change of the configuration that they name, whose context has n_ctx_model tokens. */
+ls_status lsi_trainer_extension(struct lsi_extension *e, const ls_train_options *o, size_t n_ctx_model,
+                                ls_error *err);
 
 /** Deviation of random weights by the config.json of init (initializer_range). */
 ls_status lsi_trainer_init_std(const char *path, const ls_alloc *alloc, double *std, ls_error *err);

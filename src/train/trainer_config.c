@@ -1,6 +1,4 @@
 /* The configuration that is trained: a model's or a config.json's, with what the options change. */
-#include <math.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "base/json.h"
@@ -52,54 +50,15 @@ static ls_status from_model(struct lsi_config *c, const char *path, const ls_all
     return st;
 }
 
-/* "linear:4", "yarn:4", "yarn:4:2048", "none". */
-static ls_status set_scaling(struct lsi_config *c, struct lsi_rope_config *r, const char *text, ls_error *err)
+ls_status lsi_trainer_extension(struct lsi_extension *e, const ls_train_options *o, size_t n_ctx_model,
+                                ls_error *err)
 {
-    char *end;
-    const struct lsi_rope_config plain = { .base = r->base, .factor = 1, .attention_factor = 1 };
-    const char *colon = strchr(text, ':');
-    const size_t len = colon ? (size_t)(colon - text) : strlen(text);
-    *r = plain;
-    if (strcmp(text, "none") == 0)
-        return LS_OK;
-    const bool linear = len == 6 && memcmp(text, "linear", 6) == 0;
-    const bool yarn = len == 4 && memcmp(text, "yarn", 4) == 0;
-    r->factor = colon ? strtod(colon + 1, &end) : 0;
-    r->original_ctx = (double)c->n_ctx_train;
-    if (yarn && colon && *end == ':')
-        r->original_ctx = strtod(end + 1, &end);
-    if ((!linear && !yarn) || !colon || *end || !(r->factor >= 1) || !(r->factor <= 1e6) ||
-        !(r->original_ctx >= 1))
-        return lsi_fail(
-            err, LS_E_INVAL,
-            "rope scaling \"%.60s\" is none of none, linear:FACTOR, yarn:FACTOR, yarn:FACTOR:ORIGINAL", text);
-    r->scaling = linear ? LSI_ROPE_LINEAR : LSI_ROPE_YARN;
-    if (yarn) {
-        r->attention_factor = lsi_yarn_attention_factor(r->factor);
-        r->beta_fast = 32;
-        r->beta_slow = 1;
-        r->truncate = true;
-    }
-    return LS_OK;
-}
-
-static ls_status set_rope(struct lsi_config *c, const ls_train_options *o, ls_error *err)
-{
-    /* Sliding layers with a base of their own (Gemma 3) see no further than before. */
-    const int n = c->family->defaults.rope_base_local == 0 ? 2 : 1;
-    if (o->rope_base != 0 && !(o->rope_base > 1 && o->rope_base < 1e12))
-        return lsi_fail(err, LS_E_INVAL, "a rope base of %g makes no sense; it lies between 1 and 1e12",
-                        o->rope_base);
-    for (int i = 0; i < n; i++) {
-        if (o->rope_base != 0)
-            c->rope[i].base = o->rope_base;
-        if (o->rope_scaling)
-            LSI_TRY(set_scaling(c, &c->rope[i], o->rope_scaling, err));
-    }
-    if (o->rope_scaling && c->freq_divisors) { /* they were the old scaling */
-        lsi_free(c->alloc, c->freq_divisors, c->D / 2 * sizeof *c->freq_divisors);
-        c->freq_divisors = NULL;
-    }
+    const char *scaling = o->rope_scaling ? o->rope_scaling : "";
+    *e = (struct lsi_extension){ .rope_base = o->rope_base };
+    e->n_ctx = o->n_ctx ? o->n_ctx : lsi_max_size(n_ctx_model, o->seq);
+    if (strlen(scaling) >= sizeof e->rope_scaling)
+        return lsi_fail(err, LS_E_INVAL, "the rope scaling \"%.60s…\" is too long", scaling);
+    memcpy(e->rope_scaling, scaling, strlen(scaling) + 1);
     return LS_OK;
 }
 
@@ -111,11 +70,11 @@ ls_status lsi_trainer_config(struct lsi_config *c, const ls_train_options *o, ls
         return lsi_fail(err, LS_E_INVAL, "training takes a model, or a config.json to begin from (init)");
     LSI_TRY(o->init ? from_json(c, o->init, alloc, err) : from_model(c, o->model, alloc, err));
     c->interleaved = false; /* parameters are in the order of Hugging Face files */
-    ls_status st = set_rope(c, o, err);
-    if (st != LS_OK) {
+    struct lsi_extension e;
+    ls_status st = lsi_trainer_extension(&e, o, c->n_ctx_train, err);
+    if (st == LS_OK)
+        st = lsi_config_extend(c, &e, err);
+    if (st != LS_OK)
         lsi_config_fini(c);
-        return st;
-    }
-    c->n_ctx_train = o->n_ctx ? o->n_ctx : lsi_max_size(c->n_ctx_train, o->seq);
-    return LS_OK;
+    return st;
 }

@@ -318,6 +318,51 @@ def case_adapter(folder):
     check("the merged model knows the text", None not in losses and losses[1] < 0.95 * losses[0], losses)
 
 
+def case_adapter_context(folder):
+    """A context that is extended with an adapter arrives in the merged model, as it does in a whole one."""
+    extend = ("--seq", 96, "--rope-base", 54321, "--rope-scaling", "yarn:4:64", "--context", 5000)
+    runs = [Run(folder, name, *extend, *more) for name, more in (("whole", ()), ("lora", ("--lora-rank", 2)))]
+    ends = [run.go(2) for run in runs]
+    check("both run", all(e[0] == 0 for e in ends), ends)
+    merged = os.path.join(folder, "merged")
+    ends = [longspan("merge", "-m", MODEL, "--adapter", runs[1].path("adapter"), "-o", out, "-q")
+            for out in (merged, merged + ".gguf")]
+    check("the adapter is merged", all(e[0] == 0 for e in ends), ends)
+    told = []
+    for model in (runs[0].path("model"), merged, merged + ".gguf"):
+        status, out, err = longspan("info", "-m", model, "--json")
+        about = json.loads(out)["architecture"] if status == 0 else {}
+        told.append({k: v for k, v in about.items() if k.startswith(("rope", "n_ctx"))})
+    check("with its position settings", len(told[0]) >= 3 and told.count(told[0]) == 3, told)
+    configs = []
+    for model in (runs[0].path("model"), merged):
+        with open(os.path.join(model, "config.json"), encoding="utf-8") as f:
+            configs.append({k: v for k, v in json.load(f).items() if k.startswith(("rope", "max_pos"))})
+    check("as config.json has them", configs[0] == configs[1], configs)
+
+
+def case_curves(folder):
+    """A thousand steps computed at once and in uneven blocks and pieces: what the last bits of each step come to.
+
+    The learning rate is one at which training is not chaotic; where it is, any disturbance grows with every step."""
+    n, last = 1000, 100
+    write_text(os.path.join(folder, "text.txt"), words=120000)  # none of it twice: learning by heart is chaotic
+    cut = ("--mode", "sweep", "--block", 48, "--head-chunks", 3)
+    for dtype, bound, mean_bound in (("fp32", 1e-4, 1e-5), ("bf16", 2e-2, 1e-3)):
+        how = ("--seq", 160, "--lr", "5e-4", "--schedule", "cosine", "--warmup", 0.05, "--dtype", dtype)
+        runs = [Run(folder, f"{dtype}-{more[1]}", *how, *more) for more in (("--mode", "standard"), cut)]
+        for p in [r.start(n) for r in runs]:
+            _, err = p.communicate(timeout=2 * TIMEOUT)
+            check(f"{dtype}: a thousand steps", p.returncode == 0, (p.returncode, err))
+        one, other = ([m["loss"] for m in r.metrics()] for r in runs)
+        apart = max(abs(a - b) / a for a, b in zip(one, other))
+        means = [sum(c[-last:]) / last for c in (one, other)]
+        check(f"{dtype}: from {one[0]:.3f} to {means[0]:.3f}", len(one) == len(other) == n and means[0] < 0.8 * one[0], means)
+        check(f"{dtype}: losses of a step at most {apart:.1e} apart", apart <= bound, (apart, bound))
+        between = abs(means[1] / means[0] - 1)
+        check(f"{dtype}: means of the last {last} {between:.1e} apart", between <= mean_bound, means)
+
+
 def case_from_scratch(folder):
     model = os.path.join(folder, "new")
     os.mkdir(model)

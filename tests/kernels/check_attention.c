@@ -8,19 +8,25 @@ struct shape {
     size_t head_bytes;
     double tol;             /* of sums of weights times values around 1 */
     lsk_kv_store_fn *store; /* NULL: the page is packed */
+    lsk_kv_load_fn *load;
     struct lsk_kivi kivi;
 };
 
 static struct shape shape_of(const char *op, size_t D)
 {
-    struct shape s = { .head_bytes = lsk_kv_q8_head_bytes(D), .tol = 3e-5, .store = lsk_kv_store_q8_ref };
+    struct shape s = { .head_bytes = lsk_kv_q8_head_bytes(D),
+                       .tol = 3e-5,
+                       .store = lsk_kv_store_q8_ref,
+                       .load = lsk_kv_load_q8_ref };
 
     if (strstr(op, "bf16")) {
         s.head_bytes = lsk_kv_bf16_head_bytes(D);
         s.store = lsk_kv_store_bf16_ref;
+        s.load = lsk_kv_load_bf16_ref;
     } else if (strstr(op, "f32")) {
         s.head_bytes = lsk_kv_f32_head_bytes(D);
         s.store = lsk_kv_store_f32_ref;
+        s.load = lsk_kv_load_f32_ref;
     }
     if (strstr(op, "round"))
         s.tol = 1.0 / 64;
@@ -264,6 +270,15 @@ void check_attn_tiles_q8(struct kt *k)
 
 /* ---- scores alone --------------------------------------------------------------------------- */
 
+static double size_of_terms(const float *q, const float *key, size_t D)
+{
+    double size = 0.0;
+
+    for (size_t d = 0; d < D; d++)
+        size += fabs((double)q[d] * (double)key[d]);
+    return size;
+}
+
 static void check_attn_scores(struct kt *k)
 {
     static const size_t dims[] = { 2, 6, 16, 64, 80, 96, 128, 256, 512 };
@@ -277,6 +292,7 @@ static void check_attn_scores(struct kt *k)
             const size_t room = (n + LSK_ATTN_ROW_PAD - 1) / LSK_ATTN_ROW_PAD * LSK_ATTN_ROW_PAD;
             const struct shape shape = shape_of(kt_op(k), D);
             const float *q = kt_f32(k, room * D, KT_NORMAL);
+            float *key = kt_f32(k, D, KT_FILL);
             float *want = kt_f32(k, room * LSK_PAGE, KT_ZERO), *got = kt_f32(k, room * LSK_PAGE, KT_ZERO);
             struct lsk_attn_scores a = { .head = random_head(k, &shape, D), .D = D, .n_rows = n, .q = q };
 
@@ -286,9 +302,13 @@ static void check_attn_scores(struct kt *k)
             ref(&a);
             a.z = got;
             fn(&a);
-            /* Terms are about 1 at most: sqrt(D) bounds what is typical of sum |q k|, D what is possible. */
-            for (size_t j = 0; j < n * LSK_PAGE; j++)
-                kt_within(k, (double)got[j], (double)want[j], tol * (double)D, "score", j);
+            for (size_t s = 0; s < LSK_PAGE; s++) {
+                const bool seen = s >= a.from && s < a.to;
+                shape.load(a.head, D, s, key, NULL);
+                for (size_t r = 0; r < n; r++)
+                    kt_within(k, (double)got[r * LSK_PAGE + s], (double)want[r * LSK_PAGE + s],
+                              seen ? tol * size_of_terms(q + r * D, key, D) : 0.0, "score", r * LSK_PAGE + s);
+            }
             float *alone = kt_f32(k, LSK_ATTN_ROW_PAD * LSK_PAGE, KT_ZERO);
             float *one = kt_f32(k, LSK_ATTN_ROW_PAD * D, KT_ZERO);
             memcpy(one, q + (n - 1) * D, D * sizeof *q);
@@ -450,8 +470,7 @@ void check_kv_q8_to_bf16(struct kt *k)
 
     while ((fn = (lsk_kv_q8_to_bf16_fn *)kt_next(k)) != NULL) {
         for (size_t i = 0; i < KT_LEN(dims); i++) {
-            const struct shape s = { .head_bytes = lsk_kv_q8_head_bytes(dims[i]),
-                                     .store = lsk_kv_store_q8_ref };
+            const struct shape s = shape_of("q8", dims[i]);
             const void *head = random_head(k, &s, dims[i]);
             const size_t bytes = lsk_kv_bf16_head_bytes(dims[i]);
             void *want = kt_bytes(k, bytes), *got = kt_bytes(k, bytes);

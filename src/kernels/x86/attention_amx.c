@@ -39,20 +39,6 @@ struct block {
     bool whole;      /* every row sees all of them */
 };
 
-/* 2^x like vec_exp2, for weights that are rounded to 8 bits: error 3e-6. */
-VEC_INLINE vec exp2_short(vec x)
-{
-    const vec y = vec_max(vec_set(VEC_MIN_EXP), x);
-    const vec n = vec_nearest(y), f = vec_sub(y, n);
-    vec p = vec_set(0x1.3a02ccp-7f);
-
-    p = vec_fma(p, f, vec_set(0x1.c9fc46p-5f));
-    p = vec_fma(p, f, vec_set(0x1.ec0378p-3f));
-    p = vec_fma(p, f, vec_set(0x1.62e12cp-1f));
-    p = vec_fma(p, f, vec_set(1.0f));
-    return vec_scale2(p, n);
-}
-
 static void round_queries(const struct block *b, lsi_bf16 *q)
 {
     const size_t n = ROWS * b->a->D;
@@ -112,8 +98,8 @@ static float weights(const struct block *b, size_t r, float *z, lsi_bf16 *w)
     const float top = vec_greatest(vec_max(top0, top1)), m = top > before ? top : before;
     const vec base = vec_set(m == -INFINITY ? 0.0f : m);
     for (size_t s = from; s < to; s += STEP) {
-        const vec x = exp2_short(vec_sub(vec_load(z + s), base));
-        const vec y = exp2_short(vec_sub(vec_load(z + s + 16), base));
+        const vec x = vec_exp2_short(vec_sub(vec_load(z + s), base));
+        const vec y = vec_exp2_short(vec_sub(vec_load(z + s + 16), base));
         const __m512bh both = _mm512_cvtne2ps_pbh(y, x);
         __m512i bits;
         memcpy(&bits, &both, sizeof bits);

@@ -35,6 +35,41 @@ void lsk_attn_q8_avx2(const struct lsk_attn *a)
     a->D % LSK_TILE == 0 ? q8_attend(a) : lsk_attn_q8_ref(a);
 }
 
+void lsk_attn_tiles_f32_avx2(const struct lsk_attn_tiles *a)
+{
+    a->D % LSK_TILE == 0 ? f32_attend_tiles(a) : lsk_attn_tiles_f32_ref(a);
+}
+
+void lsk_attn_tiles_bf16_avx2(const struct lsk_attn_tiles *a)
+{
+    a->D % LSK_TILE == 0 ? bf16_attend_tiles(a) : lsk_attn_tiles_bf16_ref(a);
+}
+
+void lsk_attn_tiles_q8_avx2(const struct lsk_attn_tiles *a)
+{
+    a->D % LSK_TILE == 0 ? q8_attend_tiles(a) : lsk_attn_tiles_q8_ref(a);
+}
+
+void lsk_attn_scores_f32_avx2(const struct lsk_attn_scores *a)
+{
+    a->D % LSK_TILE == 0 ? f32_score(a) : lsk_attn_scores_f32_ref(a);
+}
+
+void lsk_attn_scores_bf16_avx2(const struct lsk_attn_scores *a)
+{
+    a->D % LSK_TILE == 0 ? bf16_score(a) : lsk_attn_scores_bf16_ref(a);
+}
+
+void lsk_attn_scores_q8_avx2(const struct lsk_attn_scores *a)
+{
+    a->D % LSK_TILE == 0 ? q8_score(a) : lsk_attn_scores_q8_ref(a);
+}
+
+void lsk_attn_scores_bf16_round_avx2(const struct lsk_attn_scores *a)
+{
+    lsk_attn_scores_bf16_avx2(a);
+}
+
 void lsk_attn_kivi_avx2(const struct lsk_attn *a)
 {
     kivi_attention(a);

@@ -27,3 +27,11 @@ void lsk_attn_bf16_round_bf16(const struct lsk_attn *a)
     else
         lsk_attn_bf16_round_avx512(a);
 }
+
+void lsk_attn_scores_bf16_round_bf16(const struct lsk_attn_scores *a)
+{
+    if (a->D % LSK_TILE == 0 && a->D <= PAIRS_MAX_D)
+        pairs_score(a);
+    else
+        lsk_attn_scores_bf16_round_avx512(a);
+}

@@ -29,9 +29,13 @@
  * A page is read once, in order, so each block asks for what lies AHEAD bytes further on; at the
  * end of the values this is the next page, which can be anywhere. It asks for the second-level
  * cache: the first level has too few places for lines on their way to keep memory busy.
+ *
+ * The same passes serve a list of scattered tiles: tile i stands in for slots LSK_TILE i .. of a page,
+ * and blocks ask for what lies FAR tiles further on in the list.
  */
 #define GROUP 64
 #define AHEAD 6144
+#define FAR   3
 #if PAIRS
 #define STEPS           1 /* products with one word */
 #define MULADD(b, x, c) vec_fma_pairs(b, x, c)
@@ -47,6 +51,66 @@
 #define BLOCK DIMS
 #endif
 
+/* A tile of keys or values: its page and first slot there, its bytes, and what to ask for meanwhile. */
+struct NAME(place) {
+    const unsigned char *head, *data, *ahead;
+    size_t slot;
+};
+
+VEC_INLINE const unsigned char *NAME(keys_of)(const struct lsk_attn_tile *t, size_t D)
+{
+    return (const unsigned char *)t->head + t->tile * (D / FIELDS * 4 * LSK_TILE);
+}
+
+VEC_INLINE const unsigned char *NAME(values_of)(const struct lsk_attn_tile *t, size_t D)
+{
+    return NAME(keys_of)(t, D) + LSK_PAGE * (D / FIELDS * 4);
+}
+
+/* The keys at slot s; list: NULL for a page. */
+VEC_INLINE struct NAME(place)
+    NAME(keys)(const struct lsk_attn *a, const struct lsk_attn_tiles *list, size_t s)
+{
+    struct NAME(place) p = { .head = a->head, .slot = s };
+    const size_t i = s / LSK_TILE;
+
+    if (!list) {
+        p.data = p.head + i * (a->D / FIELDS * 4 * LSK_TILE);
+        p.ahead = p.data + AHEAD;
+        return p;
+    }
+    p.head = list->tiles[i].head;
+    p.slot = (size_t)list->tiles[i].tile * LSK_TILE;
+    p.data = NAME(keys_of)(&list->tiles[i], a->D);
+    p.ahead = i + FAR < list->n_tiles       ? NAME(keys_of)(&list->tiles[i + FAR], a->D)
+              : i + FAR < 2 * list->n_tiles ? NAME(values_of)(&list->tiles[i + FAR - list->n_tiles], a->D)
+                                            : p.data;
+    return p;
+}
+
+/* The values at slot s. */
+VEC_INLINE struct NAME(place)
+    NAME(values)(const struct lsk_attn *a, const struct lsk_attn_tiles *list, size_t s)
+{
+    struct NAME(place) p = { .head = a->head, .slot = s };
+    const size_t i = s / LSK_TILE, step = a->D / FIELDS * 4 * LSK_TILE, part = step * (LSK_PAGE / LSK_TILE);
+
+    if (!list) {
+        const unsigned char *next = a->next ? a->next : a->head;
+        p.data = p.head + part + i * step;
+        p.ahead = i * step + AHEAD < part ? p.data + AHEAD : next + (i * step + AHEAD - part);
+        return p;
+    }
+    p.head = list->tiles[i].head;
+    p.slot = (size_t)list->tiles[i].tile * LSK_TILE;
+    p.data = NAME(values_of)(&list->tiles[i], a->D);
+    p.ahead = i + FAR < list->n_tiles ? NAME(values_of)(&list->tiles[i + FAR], a->D)
+              : i + FAR < list->n_tiles + list->n_next
+                  ? NAME(keys_of)(&list->next[i + FAR - list->n_tiles], a->D)
+                  : p.data;
+    return p;
+}
+
 #if SCALES
 /* Scales of VEC_LANES slots from slot s on and the run of dimension d, for what VEC_BYTE_ONE counts. */
 static vec NAME(scale)(const unsigned char *scales, size_t s, size_t d)
@@ -55,21 +119,22 @@ static vec NAME(scale)(const unsigned char *scales, size_t s, size_t d)
 }
 
 /* Weights times the scales of the values' run at dimension d. */
-static void NAME(scaled)(const struct lsk_attn *a, float *scaled, const float *z, size_t d, size_t from,
-                         size_t to)
+VEC_INLINE void NAME(scaled)(const struct lsk_attn *a, const struct lsk_attn_tiles *list, float *scaled,
+                             const float *z, size_t d, size_t from, size_t to)
 {
-    const unsigned char *scales = (const unsigned char *)a->head + lsk_kv_q8_v_scales(a->D);
-
-    for (size_t s = from; s < to; s += VEC_LANES)
-        vec_store(scaled + s, vec_mul(vec_load(z + s), NAME(scale)(scales, s, d)));
+    for (size_t s = from; s < to; s += VEC_LANES) {
+        const struct NAME(place) p = NAME(values)(a, list, s / LSK_TILE * LSK_TILE);
+        const vec scale = NAME(scale)(p.head + lsk_kv_q8_v_scales(a->D), p.slot + s % LSK_TILE, d);
+        vec_store(scaled + s, vec_mul(vec_load(z + s), scale));
+    }
 }
 #endif
 
-/* z[r][s] for the slots from .. to - 1, multiples of GROUP; n_rows is a constant at every call. */
-VEC_INLINE void NAME(scores)(const struct lsk_attn *a, const float *q, float (*z)[LSK_PAGE], size_t n_rows,
-                             size_t from, size_t to, bool fetch)
+/* z[r][s] for the slots from .. to - 1, multiples of LSK_TILE; n_rows is a constant at every call. */
+VEC_INLINE void NAME(scores)(const struct lsk_attn *a, const struct lsk_attn_tiles *list, const float *q,
+                             float (*z)[LSK_PAGE], size_t n_rows, size_t from, size_t to, bool fetch)
 {
-    const size_t D = a->D, words = D / FIELDS, tile_bytes = words * 4 * LSK_TILE;
+    const size_t D = a->D, words = D / FIELDS;
 #if SCALES
     const size_t run = LSK_KV_Q8_RUN / FIELDS;
 #else
@@ -79,7 +144,7 @@ VEC_INLINE void NAME(scores)(const struct lsk_attn *a, const float *q, float (*z
     for (size_t s = from; s < to; s += KEYS * VEC_LANES)
         for (size_t first = 0; first < words; first += run) {
             const size_t end = first + run < words ? first + run : words;
-            const unsigned char *k = (const unsigned char *)a->head + s / LSK_TILE * tile_bytes;
+            const struct NAME(place) k = NAME(keys)(a, list, s);
             vec sum[ROWS][KEYS][SPLIT];
             VEC_UNROLL
             for (size_t r = 0; r < n_rows; r++)
@@ -93,11 +158,11 @@ VEC_INLINE void NAME(scores)(const struct lsk_attn *a, const float *q, float (*z
                 for (size_t p = 0; p < WORDS * STEPS; p++) {
                     const size_t at = i + p / STEPS;
                     if (fetch && p % STEPS == 0)
-                        _mm_prefetch((const char *)k + at * 64 + AHEAD, _MM_HINT_T1);
+                        _mm_prefetch((const char *)k.ahead + at * 64, _MM_HINT_T1);
                     vec x[KEYS];
                     VEC_UNROLL
                     for (size_t j = 0; j < KEYS; j++)
-                        x[j] = KEY(vec_words(k + at * 64 + j * VEC_LANES * 4), (int)(p % STEPS));
+                        x[j] = KEY(vec_words(k.data + at * 64 + j * VEC_LANES * 4), (int)(p % STEPS));
                     VEC_UNROLL
                     for (size_t r = 0; r < n_rows; r++) {
                         const vec b = vec_set(q[(r * words + i) * STEPS + p]);
@@ -110,8 +175,8 @@ VEC_INLINE void NAME(scores)(const struct lsk_attn *a, const float *q, float (*z
             VEC_UNROLL
             for (size_t j = 0; j < KEYS; j++) {
 #if SCALES
-                const vec scale = NAME(scale)((const unsigned char *)a->head + lsk_kv_q8_k_scales(D),
-                                              s + j * VEC_LANES, first * FIELDS);
+                const vec scale =
+                    NAME(scale)(k.head + lsk_kv_q8_k_scales(D), k.slot + j * VEC_LANES, first * FIELDS);
 #endif
                 VEC_UNROLL
                 for (size_t r = 0; r < n_rows; r++) {
@@ -134,18 +199,24 @@ static size_t NAME(clamp)(size_t s, size_t least, size_t most)
     return s < least ? least : s > most ? most : s;
 }
 
-/* Scores of row r to weights; m, l brought up to date. Returns the factor for what the row has summed
- * so far. */
-static float NAME(weights)(const struct lsk_attn *a, float *z, size_t r, size_t from, size_t to)
+/* Scores of what row r does not see. */
+static void NAME(hide)(const struct lsk_attn *a, float *z, size_t r, size_t from, size_t to)
 {
     const size_t lo = NAME(clamp)(a->lo[r], from, to), hi = NAME(clamp)(a->hi[r], lo, to);
-    vec top = vec_set(-INFINITY), sum[GROUP / VEC_LANES];
-    float m = a->m[r];
 
     for (size_t s = from; s < lo; s++)
         z[s] = -INFINITY;
     for (size_t s = hi; s < to; s++)
         z[s] = -INFINITY;
+}
+
+/* Scores of row r to weights, multiples of GROUP; m, l brought up to date. Returns the factor for what the
+ * row has summed so far. */
+static float NAME(weights)(const struct lsk_attn *a, float *z, size_t r, size_t from, size_t to)
+{
+    vec top = vec_set(-INFINITY), sum[GROUP / VEC_LANES];
+    float m = a->m[r];
+
     for (size_t s = from; s < to; s += VEC_LANES)
         top = vec_max(top, vec_load(z + s));
     m = vec_greatest(top) > m ? vec_greatest(top) : m;
@@ -183,13 +254,12 @@ static float NAME(weights)(const struct lsk_attn *a, float *z, size_t r, size_t 
     return decay[0];
 }
 
-/* acc[r][d .. d + n_dims vectors) = decay[r] acc + sum_s z[r][s] v[s][d]. */
-VEC_INLINE void NAME(values)(const struct lsk_attn *a, float *acc, float (*z)[LSK_PAGE], const float *decay,
-                             size_t n_rows, size_t n_dims, size_t d, size_t from, size_t to, bool fetch)
+/* acc[r][d .. d + n_dims vectors) = decay[r] acc + sum_s z[r][s] v[s][d], slots multiples of LSK_TILE. */
+VEC_INLINE void NAME(add_values)(const struct lsk_attn *a, const struct lsk_attn_tiles *list, float *acc,
+                                 float (*z)[LSK_PAGE], const float *decay, size_t n_rows, size_t n_dims,
+                                 size_t d, size_t from, size_t to, bool fetch)
 {
-    const size_t D = a->D, part_bytes = LSK_PAGE * D / FIELDS * 4;
-    const unsigned char *v = (const unsigned char *)a->head + part_bytes;
-    const unsigned char *next = a->next ? a->next : a->head;
+    const size_t D = a->D;
     vec sum[ROWS][DIMS];
 
     VEC_UNROLL
@@ -197,27 +267,27 @@ VEC_INLINE void NAME(values)(const struct lsk_attn *a, float *acc, float (*z)[LS
         VEC_UNROLL
     for (size_t j = 0; j < n_dims; j++)
         sum[r][j] = vec_mul(vec_set(decay[r]), vec_load(acc + r * D + d + j * VEC_LANES));
-    for (size_t s = from; s < to; s += FIELDS) {
-        const size_t at = s / FIELDS * D * 4 + d * 4;
-        if (fetch) {
-            const unsigned char *there =
-                at + AHEAD < part_bytes ? v + at + AHEAD : next + (at + AHEAD - part_bytes);
-            VEC_UNROLL
+    for (size_t tile = from; tile < to; tile += LSK_TILE) {
+        const struct NAME(place) v = NAME(values)(a, list, tile);
+        for (size_t s = 0; s < LSK_TILE; s += FIELDS) {
+            const size_t at = s / FIELDS * D * 4 + d * 4;
+            if (fetch)
+                VEC_UNROLL
             for (size_t j = 0; j < n_dims; j += LSK_TILE / VEC_LANES)
-                _mm_prefetch((const char *)there + j * VEC_LANES * 4, _MM_HINT_T1);
-        }
-        VEC_UNROLL
-        for (int c = 0; c < STEPS; c++) {
-            vec x[DIMS];
+                _mm_prefetch((const char *)v.ahead + at + j * VEC_LANES * 4, _MM_HINT_T1);
             VEC_UNROLL
-            for (size_t j = 0; j < n_dims; j++)
-                x[j] = VALUE(vec_words(v + at + j * VEC_LANES * 4), c);
-            VEC_UNROLL
-            for (size_t r = 0; r < n_rows; r++) {
-                const vec b = vec_set(z[r][s / FIELDS * STEPS + (size_t)c]);
+            for (int c = 0; c < STEPS; c++) {
+                vec x[DIMS];
                 VEC_UNROLL
                 for (size_t j = 0; j < n_dims; j++)
-                    sum[r][j] = MULADD(b, x[j], sum[r][j]);
+                    x[j] = VALUE(vec_words(v.data + at + j * VEC_LANES * 4), c);
+                VEC_UNROLL
+                for (size_t r = 0; r < n_rows; r++) {
+                    const vec b = vec_set(z[r][(tile + s) / FIELDS * STEPS + (size_t)c]);
+                    VEC_UNROLL
+                    for (size_t j = 0; j < n_dims; j++)
+                        sum[r][j] = MULADD(b, x[j], sum[r][j]);
+                }
             }
         }
     }
@@ -228,43 +298,91 @@ VEC_INLINE void NAME(values)(const struct lsk_attn *a, float *acc, float (*z)[LS
         vec_store(acc + r * D + d + j * VEC_LANES, sum[r][j]);
 }
 
-/* The three passes for rows r0 .. r0 + n_rows - 1. */
-VEC_INLINE void NAME(block)(const struct lsk_attn *a, size_t r0, size_t n_rows, size_t from, size_t to)
+#if PAIRS
+/* n numbers to words of two bf16. */
+static void NAME(pack)(float *packed, const float *q, size_t n)
 {
-    float z[ROWS][LSK_PAGE], decay[ROWS];
+    for (size_t i = 0; i < n; i += 2 * VEC_LANES) {
+        /* The last rows of an odd number of vectors end in the middle of a pair of vectors. */
+        const vec high = i + VEC_LANES < n ? vec_load(q + i + VEC_LANES) : vec_zero();
+        vec_store(packed + i / 2, vec_as_floats(vec_pack_bf16(vec_load(q + i), high)));
+    }
+}
+#endif
+
+/* Passes 2 and 3 for rows r0 .. r0 + n_rows - 1, whose scores are in z. `end`: where the last tile ends;
+ * from there to `to`, which is a multiple of GROUP, scores are -inf. */
+VEC_INLINE void NAME(take_values)(size_t n_rows, const struct lsk_attn *a, const struct lsk_attn_tiles *list,
+                                  float (*z)[LSK_PAGE], size_t r0, size_t from, size_t end, size_t to)
+{
     const size_t D = a->D;
-    float *acc = a->acc + r0 * D;
-    const float *q = a->q + r0 * D;
+    float decay[ROWS], *acc = a->acc + r0 * D;
 #if SCALES
     float w[ROWS][LSK_PAGE];
 #else
     float(*const w)[LSK_PAGE] = z;
 #endif
 
-#if PAIRS
-    float packed[ROWS * PAIRS_MAX_D / 2];
-    for (size_t i = 0; i < n_rows * D; i += 2 * VEC_LANES) {
-        /* The last rows of an odd number of vectors end in the middle of a pair of vectors. */
-        const vec high = i + VEC_LANES < n_rows * D ? vec_load(q + i + VEC_LANES) : vec_zero();
-        vec_store(packed + i / 2, vec_as_floats(vec_pack_bf16(vec_load(q + i), high)));
-    }
-    q = packed;
-#endif
-    NAME(scores)(a, q, z, n_rows, from, to, r0 == 0);
     for (size_t r = 0; r < n_rows; r++)
         decay[r] = NAME(weights)(a, z[r], r0 + r, from, to);
     for (size_t d = 0, n; d < D; d += n * VEC_LANES) {
         n = d + BLOCK * VEC_LANES <= D ? BLOCK : 1;
 #if SCALES
         for (size_t r = 0; r < n_rows && d % LSK_KV_Q8_RUN == 0; r++)
-            NAME(scaled)(a, w[r], z[r], d, from, to);
+            NAME(scaled)(a, list, w[r], z[r], d, from, end);
 #endif
         if (n == BLOCK)
-            NAME(values)(a, acc, w, decay, n_rows, BLOCK, d, from, to, r0 == 0);
+            NAME(add_values)(a, list, acc, w, decay, n_rows, BLOCK, d, from, end, r0 == 0);
         else
-            NAME(values)(a, acc, w, decay, n_rows, 1, d, from, to, r0 == 0);
+            NAME(add_values)(a, list, acc, w, decay, n_rows, 1, d, from, end, r0 == 0);
     }
 }
+
+/* The three passes for rows r0 .. r0 + n_rows - 1. */
+VEC_INLINE void NAME(block)(size_t n_rows, const struct lsk_attn *a, size_t r0, size_t from, size_t to)
+{
+    float z[ROWS][LSK_PAGE];
+    const float *q = a->q + r0 * a->D;
+
+#if PAIRS
+    float packed[ROWS * PAIRS_MAX_D / 2];
+    NAME(pack)(packed, q, n_rows * a->D);
+    q = packed;
+#endif
+    NAME(scores)(a, NULL, q, z, n_rows, from, to, r0 == 0);
+    for (size_t r = 0; r < n_rows; r++)
+        NAME(hide)(a, z[r], r0 + r, from, to);
+    NAME(take_values)(n_rows, a, NULL, z, r0, from, to, to);
+}
+
+/* f with a constant number of rows, so that sums of a block are in registers. */
+#if ROWS > 4
+#define MORE_ROWS(f, ...)  \
+    case 4:                \
+        f(4, __VA_ARGS__); \
+        break;             \
+    case 5:                \
+        f(5, __VA_ARGS__); \
+        break;
+#else
+#define MORE_ROWS(f, ...)
+#endif
+#define BY_ROWS(n, f, ...)        \
+    switch (n) {                  \
+    case 1:                       \
+        f(1, __VA_ARGS__);        \
+        break;                    \
+    case 2:                       \
+        f(2, __VA_ARGS__);        \
+        break;                    \
+    case 3:                       \
+        f(3, __VA_ARGS__);        \
+        break;                    \
+        MORE_ROWS(f, __VA_ARGS__) \
+    default:                      \
+        f(ROWS, __VA_ARGS__);     \
+        break;                    \
+    }
 
 static void NAME(attend)(const struct lsk_attn *a)
 {
@@ -279,36 +397,70 @@ static void NAME(attend)(const struct lsk_attn *a)
         }
         lo = lo / GROUP * GROUP;
         hi = (hi + GROUP - 1) / GROUP * GROUP;
-        if (lo < hi) {
-            switch (n) {
-            case 1:
-                NAME(block)(a, r, 1, lo, hi);
-                break;
-            case 2:
-                NAME(block)(a, r, 2, lo, hi);
-                break;
-            case 3:
-                NAME(block)(a, r, 3, lo, hi);
-                break;
-#if ROWS > 4
-            case 4:
-                NAME(block)(a, r, 4, lo, hi);
-                break;
-            case 5:
-                NAME(block)(a, r, 5, lo, hi);
-                break;
-#endif
-            default:
-                NAME(block)(a, r, ROWS, lo, hi);
-                break;
-            }
-        }
+        if (lo < hi)
+            BY_ROWS(n, NAME(block), a, r, lo, hi)
         r += n;
     }
 }
 
+/* Scores alone of rows r0 .. r0 + n_rows - 1. */
+VEC_INLINE void NAME(score_block)(size_t n_rows, const struct lsk_attn_scores *a, size_t r0)
+{
+    const struct lsk_attn page = { .head = a->head, .D = a->D };
+    float(*const z)[LSK_PAGE] = (float(*)[LSK_PAGE])(a->z + r0 * LSK_PAGE);
+    const float *q = a->q + r0 * a->D;
+
+#if PAIRS
+    float packed[ROWS * PAIRS_MAX_D / 2];
+    NAME(pack)(packed, q, n_rows * a->D);
+    q = packed;
+#endif
+    NAME(scores)(&page, NULL, q, z, n_rows, a->from, a->to, r0 == 0);
+}
+
+static void NAME(score)(const struct lsk_attn_scores *a)
+{
+    for (size_t r = 0; r < a->n_rows; r += ROWS) {
+        const size_t n = a->n_rows - r < ROWS ? a->n_rows - r : ROWS;
+        BY_ROWS(n, NAME(score_block), a, r)
+    }
+}
+
+#if !PAIRS
+/* Rows r0 .. r0 + n_rows - 1 and a list of tiles. */
+VEC_INLINE void NAME(tiles_block)(size_t n_rows, const struct lsk_attn_tiles *list, size_t r0)
+{
+    const struct lsk_attn a = { .D = list->D, .m = list->m, .l = list->l, .acc = list->acc };
+    const size_t end = list->n_tiles * LSK_TILE, to = (end + GROUP - 1) / GROUP * GROUP;
+    float z[ROWS][LSK_PAGE];
+
+    NAME(scores)(&a, list, list->q + r0 * list->D, z, n_rows, 0, end, r0 == 0);
+    for (size_t s = end; s < to; s++)
+        for (size_t r = 0; r < n_rows; r++)
+            z[r][s] = -INFINITY;
+    for (size_t i = 0; i < list->n_tiles; i++) {
+        const uint16_t seen = list->tiles[i].seen;
+        for (size_t s = 0; seen != 0xffff && s < LSK_TILE; s++)
+            for (size_t r = 0; !(seen >> s & 1) && r < n_rows; r++)
+                z[r][i * LSK_TILE + s] = -INFINITY;
+    }
+    NAME(take_values)(n_rows, &a, list, z, r0, 0, end, to);
+}
+
+static void NAME(attend_tiles)(const struct lsk_attn_tiles *a)
+{
+    for (size_t r = 0; r < a->n_rows; r += ROWS) {
+        const size_t n = a->n_rows - r < ROWS ? a->n_rows - r : ROWS;
+        BY_ROWS(n, NAME(tiles_block), a, r)
+    }
+}
+#endif
+
 #undef GROUP
 #undef AHEAD
+#undef FAR
+#undef BY_ROWS
+#undef MORE_ROWS
 #undef STEPS
 #undef BLOCK
 #undef WORDS

@@ -124,8 +124,10 @@ VEC_INLINE void kivi_rows(const struct lsk_attn *a, size_t r0, size_t n_rows, si
     float z[KIVI_ROWS][LSK_PAGE], w[KIVI_ROWS][LSK_PAGE], decay[KIVI_ROWS], offset[KIVI_ROWS] = { 0 };
 
     kivi_scores(a, z, r0, n_rows, from, to);
-    for (size_t r = 0; r < n_rows; r++)
+    for (size_t r = 0; r < n_rows; r++) {
+        f32_hide(a, z[r], r0 + r, from, to);
         decay[r] = f32_weights(a, z[r], r0 + r, from, to);
+    }
     for (size_t d = 0, n; d < a->D; d += n * VEC_LANES) {
         for (size_t r = 0; r < n_rows && d % a->kivi.group == 0; r++)
             offset[r] = kivi_scale_weights(a, w[r], z[r], d, from, to);

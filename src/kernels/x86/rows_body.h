@@ -181,3 +181,42 @@ double NAME(logsumexp)(const float *x, size_t n)
         total += exp((double)x[i] - (double)max);
     return (double)max + log(total);
 }
+
+/* Columns c .. of at most 4 vectors; n_cols: those left. */
+VEC_INLINE void exp2_columns_block(float *sums, const float *z, size_t ld, const float *base, size_t n_rows,
+                                   size_t n_vecs, size_t n_cols)
+{
+    vec sum[4];
+
+    VEC_UNROLL
+    for (size_t j = 0; j < n_vecs; j++)
+        sum[j] = vec_zero();
+    for (size_t r = 0; r < n_rows; r++) {
+        const vec b = vec_set(base[r]);
+        VEC_UNROLL
+        for (size_t j = 0; j < n_vecs; j++) {
+            const float *at = z + r * ld + j * VEC_LANES;
+            const vec x = n_cols < VEC_LANES ? vec_load_part(at, n_cols) : vec_load(at);
+            sum[j] = vec_add(sum[j], vec_exp2_short(vec_sub(x, b)));
+        }
+    }
+    VEC_UNROLL
+    for (size_t j = 0; j < n_vecs; j++) {
+        float *at = sums + j * VEC_LANES;
+        if (n_cols < VEC_LANES)
+            vec_store_part(at, vec_add(vec_load_part(at, n_cols), sum[j]), n_cols);
+        else
+            vec_store(at, vec_add(vec_load(at), sum[j]));
+    }
+}
+
+void NAME(exp2_columns)(float *sums, const float *z, size_t ld, const float *base, size_t n_rows,
+                        size_t n_cols)
+{
+    size_t c = 0;
+
+    for (; c + 4 * VEC_LANES <= n_cols; c += 4 * VEC_LANES)
+        exp2_columns_block(sums + c, z + c, ld, base, n_rows, 4, 4 * VEC_LANES);
+    for (; c < n_cols; c += VEC_LANES)
+        exp2_columns_block(sums + c, z + c, ld, base, n_rows, 1, n_cols - c);
+}

@@ -34,6 +34,20 @@ VEC_INLINE vec vec_exp2(vec x)
     return vec_scale2(p, n);
 }
 
+/* 2^x like vec_exp2, for what is rounded or summed anyway: error 3e-6. */
+VEC_INLINE vec vec_exp2_short(vec x)
+{
+    const vec y = vec_max(vec_set(VEC_MIN_EXP), x);
+    const vec n = vec_nearest(y), f = vec_sub(y, n);
+    vec p = vec_set(0x1.3a02ccp-7f);
+
+    p = vec_fma(p, f, vec_set(0x1.c9fc46p-5f));
+    p = vec_fma(p, f, vec_set(0x1.ec0378p-3f));
+    p = vec_fma(p, f, vec_set(0x1.62e12cp-1f));
+    p = vec_fma(p, f, vec_set(1.0f));
+    return vec_scale2(p, n);
+}
+
 /* x / (1 + 2^t). The bound keeps 2^t finite; what it cuts off is below 2^-126 |x|. */
 VEC_INLINE vec vec_over_one_plus_exp2(vec x, vec t)
 {

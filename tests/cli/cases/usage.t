@@ -73,7 +73,7 @@ $ longspan perplexity -c 0
 2> longspan: -c is '0'; it must be 2 or greater
 [2]
 $ longspan generate --kv fll
-2> longspan: --kv is 'fll'; it must be one of full, full:bf16, full:q8, full:fp32 (did you mean 'full'?)
+2> longspan: unknown KV cache 'fll': choose full, *('longspan help kv' explains them) (glob)
 [2]
 $ longspan generate --compute=fp23
 2> longspan: --compute is 'fp23'; it must be one of auto, bf16, fp32 (did you mean 'fp32'?)

@@ -26,6 +26,10 @@ static const char *const specs[] = {
     "h2o:heavy=30,recent=30,fp32",
     "h2o:q8",
     "snapkv:budget=90,window=8",
+    "kivi:bits=2,residual=64",
+    "kivi:bits=4,fp32",
+    "topk:k=40",
+    "quest:budget=64,skip=0",
 };
 
 static ls_error err;

@@ -63,11 +63,18 @@ static size_t count_files(const char *name)
 }
 
 /* Parameters with adapters of rank 3 on q and down, saved as dir/adapter. */
-static void save_adapter(struct lsi_params *p, const struct lsi_config *c, double alpha)
+static void save_extended(struct lsi_params *p, const struct lsi_config *c, double alpha,
+                          const struct lsi_extension *e)
 {
     const struct small_spec spec = { .dtype = LSI_F32, .lora_rank = 3, .seed = 4 };
     small_params(p, c, &spec, NULL);
-    REQUIRE_OK(lsi_adapter_save(p, alpha, "some/\"model\"", tiny_path(dir, "adapter"), &err), err);
+    REQUIRE_OK(lsi_adapter_save(p, alpha, "some/\"model\"", e, tiny_path(dir, "adapter"), &err), err);
+}
+
+static void save_adapter(struct lsi_params *p, const struct lsi_config *c, double alpha)
+{
+    const struct lsi_extension none = { .n_ctx = c->n_ctx_train };
+    save_extended(p, c, alpha, &none);
 }
 
 static const struct lsi_param *param(const struct lsi_params *p, enum lsi_param_kind kind, enum lsi_role role,
@@ -206,6 +213,84 @@ static void test_merge(void)
         small_params_free(&p);
         end();
     }
+}
+
+static void check_frequencies(const struct lsi_config *got, const struct lsi_config *want, int kind)
+{
+    const size_t D = want->D;
+    double a[LSI_MAX_HEAD / 2], b[LSI_MAX_HEAD / 2];
+    const double got_scale = lsi_rope_frequencies(&got->rope[kind], kind ? NULL : got->freq_divisors, D, a);
+    const double want_scale =
+        lsi_rope_frequencies(&want->rope[kind], kind ? NULL : want->freq_divisors, D, b);
+    CHECK_NEAR(got_scale, want_scale, 1e-6);
+    for (size_t i = 0; i < D / 2; i++)
+        CHECK_NEAR(a[i] / b[i], 1, 1e-6);
+}
+
+/* What the adapter was trained for beside the matrices: in every format that a merged model has. */
+static void test_merge_context(void)
+{
+    static const struct lsi_extension cases[] = {
+        { .rope_base = 543210, .n_ctx = 4096 },
+        { .rope_scaling = "linear:4", .n_ctx = 2048 },
+        { .rope_scaling = "yarn:8:64", .rope_base = 20000, .n_ctx = 512 },
+        { .rope_scaling = "none", .n_ctx = 77 },
+        { .n_ctx = 123456 },
+    };
+    static const char *const ways[][2] = {
+        { "in", "a" }, { "in", "a.gguf" }, { "in.gguf", "b" }, { "in.gguf", "b.gguf" }
+    };
+    for (size_t i = 0; i < tiny_n_configs * LSI_LEN(cases); i++) {
+        const struct lsi_extension *e = &cases[i % LSI_LEN(cases)];
+        struct lsi_params p;
+        begin(tiny_configs[i / LSI_LEN(cases)], LSI_F32);
+        ls_model *m = open_model("in");
+        save_extended(&p, &m->config, 3, e);
+        small_params_free(&p);
+        REQUIRE_OK(ls_convert(tiny_path(dir, "in"), tiny_path(dir, "in.gguf"), NULL, &err), err);
+        for (size_t k = 0; k < LSI_LEN(ways); k++) {
+            REQUIRE_OK(merge(ways[k][0], ways[k][1], NULL), err);
+            ls_model *in = open_model(ways[k][0]), *out = open_model(ways[k][1]);
+            REQUIRE_OK(lsi_config_extend(&in->config, e, &err), err);
+            CHECK_INT(out->config.n_ctx_train, e->n_ctx);
+            for (int kind = 0; kind <= (in->config.window > 0); kind++)
+                check_frequencies(&out->config, &in->config, kind);
+            ls_model_close(in);
+            ls_model_close(out);
+        }
+        ls_model_close(m);
+        end();
+    }
+}
+
+static void check_extension_refused(const char *text, ls_status status, const char *part)
+{
+    tiny_write(dir, "adapter/longspan.json", text, strlen(text));
+    CHECK_INT(merge("in", "out", NULL), status);
+    has(err.text, "longspan.json");
+    has(err.text, part);
+}
+
+static void test_extension_refusals(void)
+{
+    struct lsi_params p;
+    begin(tiny_configs[0], LSI_F32);
+    ls_model *m = open_model("in");
+    save_adapter(&p, &m->config, 3);
+    small_params_free(&p);
+    ls_model_close(m);
+    check_extension_refused("{\"rope_scaling\": \"square:4\"}", LS_E_INVAL, "square:4");
+    check_extension_refused("{\"rope_base\": -1}", LS_E_INVAL, "-1");
+    check_extension_refused("{\"context_length\": 0}", LS_E_FORMAT, "0 tokens");
+    check_extension_refused("{\"rope_base\": ", LS_E_FORMAT, "");
+    check_extension_refused(
+        "{\"rope_scaling\": \"linear:4444444444444444444444444444444444444444444444444444444"
+        "44444444444444444444444444444444444444444444444444444444\"}",
+        LS_E_FORMAT, "bytes");
+    CHECK(!lsi_path_exists(tiny_path(dir, "out")));
+    unlink(tiny_path(dir, "adapter/longspan.json")); /* as PEFT writes adapters */
+    REQUIRE_OK(merge("in", "out", NULL), err);
+    end();
 }
 
 static void test_merge_types(void)
@@ -391,8 +476,9 @@ static void test_memory(void)
 int main(int argc, char **argv)
 {
     static const struct test tests[] = {
-        TEST(test_round_trip),      TEST(test_merge),           TEST(test_merge_types),
-        TEST(test_config_refusals), TEST(test_tensor_refusals), TEST(test_memory),
+        TEST(test_round_trip),         TEST(test_merge),       TEST(test_merge_context),
+        TEST(test_extension_refusals), TEST(test_merge_types), TEST(test_config_refusals),
+        TEST(test_tensor_refusals),    TEST(test_memory),
     };
     return test_main(tests, sizeof tests / sizeof tests[0], argc, argv);
 }
