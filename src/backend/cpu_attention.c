@@ -385,7 +385,7 @@ static void choose_kernel(const struct lsi_exec *ex, struct call *c)
         break;
     case LSI_KV_KIVI:
         c->kivi = lsi_cpu_kivi(c->a->kv.format);
-        c->attn = kernels->attn_kivi;
+        c->attn = round ? kernels->attn_kivi_round : kernels->attn_kivi;
         if (round && many && c->a->kv.D % LSK_TILE == 0) {
             c->unpack = kernels->kivi_to_bf16;
             c->attn = kernels->attn_bf16_round;
