@@ -45,6 +45,7 @@ int cmd_bench(const struct cli_options *o);
 int cmd_merge(const struct cli_options *o);
 int cmd_plan(const struct cli_options *o);
 int cmd_train(const struct cli_options *o);
+int cmd_eval(const struct cli_options *o);
 int cmd_verify_training(const struct cli_options *o);
 
 /* ---- messages (cli_text.c) ------------------------------------------------ */

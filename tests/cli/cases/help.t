@@ -17,7 +17,7 @@ Commands:
   plan             say what training a model takes, before it starts
   bench            measure speed
   merge            add a trained adapter to its model
-  help             the page of a command: longspan help chat
+  help             the page of a command: longspan help chat; of the ways to keep a cache: help kv
   version          version, instruction sets in use, libraries
 
 Examples:
@@ -43,6 +43,8 @@ Usage:
 Reads the text in windows and prints the mean negative log likelihood of its tokens and the
 perplexity, with standard errors. Fewer tokens of --stride than of -c let windows overlap: each
 token is then predicted from at least the difference, and the result is better and takes longer.
+With --prompt-tokens the result is that of generating: what a way to keep the cache (--kv) loses
+shows there, since some treat prompts otherwise.
 
 Input:
   -m, --model PATH          GGUF file or Hugging Face directory; without it $LONGSPAN_MODEL, then
@@ -50,20 +52,27 @@ Input:
   -f, --file FILE           text to measure, - for standard input
 
 Windows:
-  -c, --context N           tokens of a window (default: the context the model was trained for)
+  -c, --context N           tokens of a window (default: the context the model was trained for); a
+                            cache that goes on without end, such as streaming, reads the text as one
+                            stream unless --stride is given
       --stride N            tokens from one window to the next; fewer than -c gives each token more
                             context (default: -c, windows side by side)
+      --prompt-tokens N     read the first N tokens of a window as a prompt and every later one by a
+                            step of decoding; those later ones count, so that the result shows what
+                            --kv does while generating
 
 Speed and memory:
   -t, --threads N           threads to compute with (default: all processors); the answer does not
                             depend on it
-      --kv NAME             how keys and values of past tokens are kept: full:bf16, full:q8 (about
-                            half the memory), full:fp32 (default: full:bf16)
+      --kv NAME             how keys and values of past tokens are kept: full:q8 takes about half
+                            the memory, streaming:sink=4,recent=1020 a fixed one; 'longspan help kv'
+                            lists all ways and their keys (default: full:bf16)
       --compute NAME        auto: fast, as fits the weights; bf16: products in bf16; fp32: reference
                             accuracy (default: auto)
       --block N             prompt tokens worked on together (default: 512)
 
 Output:
+      --pieces N            print the loss of each of N equal pieces of the text as well
       --per-token FILE      write a line {"id":...,"nll":...} for each token; null where no
                             prediction was made
       --json                one JSON object on standard output at the end, instead of text
@@ -73,15 +82,29 @@ Output:
 Examples:
   longspan perplexity -m model.gguf -f book.txt
   longspan perplexity -m model.gguf -f book.txt -c 2048 --stride 512 --json
+  longspan perplexity -m model.gguf -f book.txt --kv streaming --prompt-tokens 1000
   longspan perplexity -m model.gguf -f book.txt --per-token tokens.jsonl
 
 Exit status: 0 done, 1 something failed, 2 the command line is wrong, 130 interrupted by Ctrl-C.
 $ for c in generate chat perplexity tokenize info convert train verify-training plan bench merge; do longspan $c --help | awk -v c=$c 'length > 110 { print c ": " $0 }'; done
+# Policies, keys and defaults come from the library.
+$ longspan help kv | sed -n '1p;/^  streaming/,/^$/p'
+longspan help kv: how keys and values of past tokens are kept
+  streaming   the first and the most recent tokens, for texts without end (StreamingLLM)
+    sink=N                  tokens kept from the beginning (default: 4)
+    recent=N or P%          tokens kept before the newest (default: 1020)
+    prompt=windowed|dense   how a prompt is read: every token through the window, or all of it at
+                            once and cut afterwards (default: windowed)
+    self=no|yes             the newest token is one of the recent ones, as in some other programs
+                            (default: no)
+    e.g. --kv streaming:sink=4,recent=1020  generate for as long as you like in the memory of 1,024 tokens
+
+$ longspan help kv | awk 'length > 120'
 # It fits a narrow terminal.
 $ python3 -c "import fcntl, os, pty, struct, termios; m, s = pty.openpty(); fcntl.ioctl(s, termios.TIOCSWINSZ, struct.pack('4H', 24, 60, 0, 0)); os.dup2(s, 2); os.set_inheritable(m, True); os.execlp('longspan', 'longspan', 'info', '--help')" > a; grep -A 2 -e "--kv NAME" a; sed '/^Examples/,/^$/d' a | awk 'length > 60'
       --kv NAME
           how keys and values of past tokens are kept:
-          full:bf16, full:q8 (about half the memory),
+          full:q8 takes about half the memory,
 $ longspan version
 longspan * (glob)
 $ longspan generate --help >/dev/full

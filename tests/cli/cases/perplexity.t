@@ -23,3 +23,21 @@ $ longspan perplexity -m "$MODEL" -f t -c 100 --stride 101 -q
 $ printf '' > e; longspan perplexity -m "$MODEL" -f e -q
 2> longspan: the text has 0 tokens; it takes two to predict one from the other
 [1]
+# --prompt-tokens: the first are a prompt, the others steps of decoding; with a full cache in full precision that changes nothing but who counts.
+$ longspan perplexity -m "$MODEL" -f t -q --compute fp32 --kv full:fp32 --per-token p > /dev/null; longspan perplexity -m "$MODEL" -f t -q --compute fp32 --kv full:fp32 --prompt-tokens 300 --per-token o --json > j; python3 -c "import json; p, o = ([json.loads(x)['nll'] for x in open(f)] for f in 'po'); j = json.load(open('j')); print(j['prompt_tokens'], j['predicted'] == j['tokens'] - 300, len(o) == len(p), max(abs(a - b) for a, b in zip(p[1:], o[1:])) < 1e-3, abs(sum(o[300:]) / len(o[300:]) - j['mean_nll']) < 1e-6)"
+300 True True True True
+$ longspan perplexity -m "$MODEL" -f t -q -c 100 --prompt-tokens 100
+2> longspan: --prompt-tokens is 100 and a window has 100 tokens: none is left to predict
+[2]
+# A cache without end reads one stream, however short -c is; with --stride, windows.
+$ longspan perplexity -m "$MODEL" -f t -q -c 100 --kv streaming:sink=4,recent=60 --json > j; field windows context kv < j; longspan perplexity -m "$MODEL" -f t -q -c 100 --stride 100 --kv streaming:sink=4,recent=60 --json | field windows context
+1
+951
+"streaming:sink=4,recent=60,prompt=windowed,self=no,bf16"
+10
+100
+# Blocks and steps see the same tokens.
+$ longspan perplexity -m "$MODEL" -f t -q --compute fp32 --kv streaming:recent=60,fp32 --per-token p > /dev/null; longspan perplexity -m "$MODEL" -f t -q --compute fp32 --kv streaming:recent=60,fp32 --prompt-tokens 2 --per-token o > /dev/null; longspan perplexity -m "$MODEL" -f t -q --compute fp32 --kv streaming:recent=2000,fp32 --per-token w > /dev/null; longspan perplexity -m "$MODEL" -f t -q --compute fp32 --kv full:fp32 --per-token f > /dev/null; python3 -c "import json; p, o, w, f = ([json.loads(x)['nll'] for x in open(n)][1:] for n in 'powf'); far = lambda a, b: max(abs(x - y) for x, y in zip(a, b)); print(far(p, o) < 1e-3, far(w, f) == 0, far(p, f) > 0.1)"
+True True True
+$ longspan perplexity -m "$MODEL" -f t -q --pieces 4 --per-token p | tail -n 4 | sed 's/nll  / nll /;s/+-.*//' > a; python3 -c "import json, math; v = [json.loads(x)['nll'] for x in open('p')]; rows = [x.replace('mean  nll', '').split() for x in open('a')]; print(len(rows), all(abs(sum(x for x in v[int(r[0]):int(r[2]) + 1] if x is not None) / len([x for x in v[int(r[0]):int(r[2]) + 1] if x is not None]) - float(r[3])) < 1e-5 for r in rows), int(rows[3][2]))"
+4 True 950

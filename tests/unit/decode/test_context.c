@@ -177,6 +177,83 @@ static void test_more_than_memory(void)
     ls_model_close(m);
 }
 
+/* One value more than ls_context_append_nll gives, by blocks or step by step. */
+static void test_the_next_token(void)
+{
+    ls_model *m = open_model();
+    const ls_context_options o = options(N);
+    ls_context *ctx = make(m, &o);
+    const int32_t outside[] = { 1, V };
+    float want[N], got[N];
+    REQUIRE_OK(ls_context_append_nll(ctx, ids, 200, want, &err), err);
+    REQUIRE_OK(ls_context_rewind(ctx, 0, &err), err);
+    REQUIRE_OK(ls_context_append_next_nll(ctx, ids, 100, got, &err), err);
+    CHECK_INT(ls_context_length(ctx), 100);
+    for (size_t i = 100; i < 199; i++)
+        REQUIRE_OK(ls_context_append_next_nll(ctx, ids + i, 1, got + i, &err), err);
+    for (size_t i = 0; i < 199; i++)
+        CHECK_NEAR(got[i], want[i], 1e-4);
+    CHECK_INT(ls_context_append_next_nll(ctx, outside, 1, got, &err), LS_E_INVAL);
+    CHECK_INT(ls_context_length(ctx), 199);
+    ls_context_free(ctx);
+    ls_model_close(m);
+}
+
+/* A cache of fixed size takes any text, whatever n_ctx says, and goes back or says that it cannot. */
+static void test_without_end(void)
+{
+    ls_model *m = open_model();
+    ls_context_options o = options(100);
+    o.kv = "streaming:sink=2,recent=40,fp32";
+    ls_context *ctx = make(m, &o);
+    float want[V], got[V];
+    CHECK(ls_context_endless(ctx));
+    CHECK_INT(ls_context_capacity(ctx), 1LL << 31);
+    for (size_t i = 0; i < 5; i++)
+        REQUIRE_OK(ls_context_append(ctx, ids, N, want, &err), err);
+    CHECK_INT(ls_context_length(ctx), 5 * N);
+    const size_t held = ls_context_cache_bytes(ctx);
+    CHECK_INT(ls_context_rewind(ctx, 100 + N, &err), LS_E_UNSUPPORTED);
+    REQUIRE_OK(ls_context_rewind(ctx, 5 * N - 20, &err), err);
+    REQUIRE_OK(ls_context_append(ctx, ids + N - 20, 20, got, &err), err);
+    for (size_t i = 0; i < V; i++)
+        CHECK_NEAR(got[i], want[i], 1e-4);
+    REQUIRE_OK(ls_context_tile(ctx, 1000000000, &err), err);
+    REQUIRE_OK(ls_context_append(ctx, ids, 1, got, &err), err);
+    CHECK_INT(ls_context_cache_bytes(ctx), held);
+    CHECK_INT(ls_context_tile(ctx, ((size_t)1 << 31) + 1, &err), LS_E_LIMIT);
+    ls_context_free(ctx);
+    o.kv = "streaming:sink=2,recent=1000000";
+    CHECK_INT(ls_context_create(m, &o, &ctx, &err), LS_E_INVAL);
+    ls_model_close(m);
+}
+
+static void test_cache_policies_are_listed(void)
+{
+    ls_kv_policy_info p = { .struct_size = sizeof p };
+    size_t n = 0, keys = 0;
+    for (; ls_kv_policy_at(n, &p); n++) {
+        CHECK(p.name[0] != '\0' && p.summary[0] != '\0');
+        char text[256];
+        if (p.example) {
+            snprintf(text, sizeof text, "%.*s", (int)strcspn(p.example, " "), p.example);
+            CHECK_INT(ls_kv_check(text, &err), LS_OK);
+            CHECK(strncmp(text, p.name, strlen(p.name)) == 0);
+        }
+        for (size_t k = 0; k < p.n_keys; k++, keys++) {
+            ls_kv_key_info key = { .struct_size = sizeof key };
+            REQUIRE(ls_kv_key_at(n, k, &key));
+            snprintf(text, sizeof text, "%s:%s=%s", p.name, key.name, key.normal ? key.normal : "");
+            if (key.normal)
+                CHECK_INT(ls_kv_check(text, &err), LS_OK);
+        }
+        ls_kv_key_info none = { .struct_size = sizeof none };
+        CHECK(!ls_kv_key_at(n, p.n_keys, &none));
+    }
+    CHECK(n >= 2 && keys >= 4);
+    CHECK_INT(ls_kv_check("nonsense", &err), LS_E_INVAL);
+}
+
 struct reader {
     ls_model *model;
     float logits[V];
@@ -220,9 +297,15 @@ static void test_shared_model(void)
 int main(int argc, char **argv)
 {
     static const struct test tests[] = {
-        TEST(test_limits),           TEST(test_short_structs),
-        TEST(test_cancel),           TEST(test_function_that_stops),
-        TEST(test_more_than_memory), TEST(test_shared_model),
+        TEST(test_limits),
+        TEST(test_short_structs),
+        TEST(test_cancel),
+        TEST(test_function_that_stops),
+        TEST(test_the_next_token),
+        TEST(test_without_end),
+        TEST(test_cache_policies_are_listed),
+        TEST(test_more_than_memory),
+        TEST(test_shared_model),
     };
     return test_main(tests, LSI_LEN(tests), argc, argv);
 }
