@@ -285,7 +285,8 @@ static int set_text(const struct option_row *r, void *field, const char *shown, 
         text_free(&list);
         return EXIT_USAGE;
     }
-    if (strcmp(r->names, "kv") == 0) { /* policies and keys are the library's */
+    /* Policies and keys are the library's; eval takes several. */
+    if (strcmp(r->names, "kv") == 0 && !(r->commands & CMD_EVAL)) {
         ls_error err = { 0 };
         if (ls_kv_check(value, &err) != LS_OK)
             return cli_usage("%s", err.text);

@@ -67,6 +67,11 @@ int list_policies(const char *text, struct names *out)
         }
     }
     names_free(&items);
+    for (size_t i = 0; i < out->n && status == EXIT_OK; i++) {
+        ls_error err = { 0 };
+        if (ls_kv_check(out->items[i], &err) != LS_OK)
+            status = cli_usage("%s", err.text);
+    }
     return status;
 }
 

@@ -36,7 +36,8 @@ static ls_status copy_text(struct lsi_json *j, char **out)
     LSI_TRY(lsi_json_string(j, &s));
     const ls_status st = lsi_json_strdup(&s, NULL, out);
     if (st != LS_OK)
-        return lsi_json_error(j, st == LS_E_NOMEM ? "no memory for a text" : "a text has the character U+0000");
+        return lsi_json_error(j,
+                              st == LS_E_NOMEM ? "no memory for a text" : "a text has the character U+0000");
     return LS_OK;
 }
 
