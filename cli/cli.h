@@ -46,6 +46,7 @@ int cmd_merge(const struct cli_options *o);
 int cmd_inspect(const struct cli_options *o);
 int cmd_plan(const struct cli_options *o);
 int cmd_train(const struct cli_options *o);
+int cmd_eval(const struct cli_options *o);
 int cmd_verify_training(const struct cli_options *o);
 
 /* ---- messages (cli_text.c) ------------------------------------------------ */

@@ -455,6 +455,7 @@ void options_free(struct cli_options *o)
     free(o->n_gen.items);
     free(o->n_depth.items);
     free(o->n_threads.items);
+    free(o->seeds.items);
 }
 
 /* ---- help ----------------------------------------------------------------------- */

@@ -17,6 +17,7 @@ enum {
     CMD_TRAIN = 128,
     CMD_VERIFY = 256,
     CMD_PLAN = 512,
+    CMD_EVAL = 2048,
     CMD_INSPECT = 4096,
 };
 
@@ -96,6 +97,11 @@ struct cli_options {
     bool resume, dry_step;
 
     const char *plan_seq, *profile;
+    const char *tasks, *lengths, *budgets, *protocol, *haystack, *show;
+    struct count_list seeds;
+    long long cases;
+    bool csv;
+
     double rate_gemm, rate_attention, rate_copy, bytes_per_parameter;
 
     bool quiet, json, help;

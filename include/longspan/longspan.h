@@ -24,6 +24,7 @@
 #include <longspan/chat.h>
 #include <longspan/context.h>
 #include <longspan/convert.h>
+#include <longspan/eval.h>
 #include <longspan/model.h>
 #include <longspan/plan.h>
 #include <longspan/sample.h>

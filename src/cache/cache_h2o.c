@@ -88,59 +88,88 @@ static size_t excess(const struct cache_h2o *c, const struct lsi_kept_layer *l)
     return l->n > budget ? l->n - budget : 0;
 }
 
-static bool protected(const struct cache_h2o *c, uint32_t pos)
-{
-    const struct lsi_kept *k = &c->kept;
-    return pos < lsi_kept_value(k, SINKS) || pos + lsi_kept_value(k, RECENT) >= k->base.length;
-}
-
-/* The columns of a kv head. */
+/* The columns of a kv head, and which of its tokens may go: sinks <= pos < recent. */
 struct head {
     const uint32_t *pos;
-    const float *acc, *add, *norm;
-    size_t length;
-    bool age, weigh;
+    const float *acc, *add, *norm; /* add, norm: NULL when they do not count */
+    uint32_t sinks, recent, length;
+    bool age;
 };
 
 static struct head head(const struct cache_h2o *c, size_t layer, size_t g)
 {
     const struct lsi_kept *k = &c->kept;
     const struct lsi_kept_layer *l = &k->layers[layer];
+    const size_t length = k->base.length;
     return (struct head){
         .pos = lsi_kept_pos(l, g),
         .acc = lsi_kept_col(k, l, ACC, g),
         .add = c->fresh[layer] ? lsi_kept_col(k, l, ADD, g) : NULL,
-        .norm = lsi_kept_col(k, l, NORM, g),
-        .length = k->base.length,
+        .norm = k->base.spec.value[VALUES].n == 1 ? lsi_kept_col(k, l, NORM, g) : NULL,
+        .sinks = (uint32_t)lsi_kept_value(k, SINKS),
+        .recent = (uint32_t)(length - lsi_min_size(length, lsi_kept_value(k, RECENT))),
+        .length = (uint32_t)length,
         .age = k->base.spec.value[NORMALISE].n == 1,
-        .weigh = k->base.spec.value[VALUES].n == 1,
     };
+}
+
+static bool protected(const struct head *h, size_t s)
+{
+    return (h->pos[s] < h->sinks) | (h->pos[s] >= h->recent);
+}
+
+/* Scores of slots s .. s + n - 1. */
+static void scores(const struct head *h, size_t s, size_t n, float *x)
+{
+    memcpy(x, h->acc + s, n * sizeof *x);
+    for (size_t i = 0; h->add && i < n; i++)
+        x[i] += h->add[s + i];
+    for (size_t i = 0; h->age && i < n; i++)
+        x[i] /= (float)(h->length - h->pos[s + i]);
+    for (size_t i = 0; h->norm && i < n; i++)
+        x[i] *= h->norm[s + i];
 }
 
 static uint64_t key(const struct head *h, size_t s)
 {
-    float score = h->acc[s] + (h->add ? h->add[s] : 0.0f);
-    if (h->age)
-        score /= (float)(h->length - h->pos[s]);
-    if (h->weigh)
-        score *= h->norm[s];
+    float score;
+    scores(h, s, 1, &score);
     return lsi_kept_key(score, h->pos[s]);
 }
 
-/* The slot of the lowest key. */
+/*
+ * The slot of the lowest key. Every head of every layer is asked at each step: the inner loop is one that
+ * compilers make vectors of. Scores are not negative, so their bits are in the order of the scores.
+ */
 static size_t weakest(const struct cache_h2o *c, size_t layer, size_t g)
 {
+    enum {
+        RUN = 256
+    };
     const struct head h = head(c, layer, g);
+    const size_t n = c->kept.layers[layer].n;
     uint64_t low = UINT64_MAX;
     size_t at = SIZE_MAX;
-    for (size_t s = 0; s < c->kept.layers[layer].n; s++) {
-        if (protected(c, h.pos[s]))
-            continue;
-        const uint64_t x = key(&h, s);
-        if (x < low) {
-            low = x;
-            at = s;
+    for (size_t s = 0; s < n; s += RUN) {
+        const size_t run = lsi_min_size(RUN, n - s);
+        union {
+            float score[RUN];
+            int32_t bits[RUN];
+        } x;
+        int32_t least = INT32_MAX;
+        scores(&h, s, run, x.score);
+        for (size_t i = 0; i < run; i++) {
+            x.bits[i] = protected(&h, s + i) ? INT32_MAX : x.bits[i];
+            least = x.bits[i] < least ? x.bits[i] : least;
         }
+        for (size_t i = 0; (uint64_t)least << 32 < low && i < run; i++)
+            if (x.bits[i] == least && least < INT32_MAX) {
+                const uint64_t lowest = (uint64_t)least << 32 | h.pos[s + i];
+                if (lowest < low) {
+                    low = lowest;
+                    at = s + i;
+                }
+            }
     }
     return at;
 }
@@ -153,13 +182,13 @@ static void select_slots(struct cache_h2o *c, struct lsi_exec *ex, size_t layer,
     const struct head h = head(c, layer, g);
     size_t candidates = 0, kept = 0;
     for (size_t s = 0; s < n; s++)
-        if (!protected(c, h.pos[s]))
+        if (!protected(&h, s))
             order[candidates++] = key(&h, s);
     LSI_ASSERT(candidates >= drop);
     const uint64_t least =
         candidates > drop ? lsi_kept_threshold(order, candidates, candidates - drop) : UINT64_MAX;
     for (size_t s = 0; s < n; s++)
-        if (protected(c, h.pos[s]) || key(&h, s) >= least)
+        if (protected(&h, s) || key(&h, s) >= least)
             slots[kept++] = (uint32_t)s;
     lsi_kept_retain(&c->kept, ex, layer, g, slots, kept);
 }

@@ -232,13 +232,13 @@ static ls_status forward_block(ls_context *ctx, const int32_t *tokens, size_t n_
  * The cache takes memory as it is written; a system that has promised too much ends the process then. What is
  * held now may be less than a plan says, for a policy that has dropped tokens: only what is to come counts.
  */
-static ls_status check_memory(const ls_context *ctx, size_t n_more, ls_error *err)
+static ls_status check_memory(const ls_context *ctx, size_t n_tokens, size_t n_prompt, ls_error *err)
 {
     const struct lsi_cache *c = ctx->cache;
     const struct lsi_cache_policy *p = c->policy;
-    const size_t n_tokens = c->length + n_more, now = p->plan(&c->shape, &c->spec, c->length);
-    const size_t will = p->plan_prompt && n_more > 1 ? p->plan_prompt(&c->shape, &c->spec, n_tokens, n_more)
-                                                     : p->plan(&c->shape, &c->spec, n_tokens);
+    const size_t now = p->plan(&c->shape, &c->spec, c->length);
+    const size_t will = p->plan_prompt && n_prompt > 1 ? p->plan_prompt(&c->shape, &c->spec, n_tokens, n_prompt)
+                                                       : p->plan(&c->shape, &c->spec, n_tokens);
     if (will <= now || will - now <= p->plan(&c->shape, &c->spec, LSI_KV_PAGE))
         return LS_OK; /* a step of decoding: asking the system would cost more than it */
     const size_t available = lsi_memory_available();
@@ -268,7 +268,7 @@ static ls_status check_tokens(const ls_context *ctx, const int32_t *tokens, size
             err, LS_E_LIMIT,
             "%zu tokens do not fit: the context holds %zu of at most %zu; make it longer or the text shorter",
             n_tokens, ctx->cache->length, most);
-    return check_memory(ctx, n_tokens, err);
+    return check_memory(ctx, ctx->cache->length + n_tokens, n_tokens, err);
 }
 
 static ls_status run(ls_context *ctx, const int32_t *tokens, size_t n_tokens, rows_fn *fn, void *user,
@@ -480,7 +480,7 @@ ls_status ls_context_tile(ls_context *ctx, size_t n_tokens, ls_error *err)
     if (n_tokens > ls_context_capacity(ctx))
         return lsi_fail(err, LS_E_LIMIT, "%zu tokens do not fit: the context holds at most %zu", n_tokens,
                         ls_context_capacity(ctx));
-    LSI_TRY(check_memory(ctx, n_tokens, err));
+    LSI_TRY(check_memory(ctx, n_tokens, 1, err));
     LSI_TRY(ctx->cache->policy->tile(ctx->cache, n_tokens, err));
     lsi_context_name_cache(ctx);
     return LS_OK;

@@ -5,10 +5,10 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/svg.h"
 #include "train/metrics.h"
 
 #define TEXT_BYTES ((size_t)16 << 20)
-#define MAX_TICKS  12
 #define MAX_EVALS  2000 /* points drawn */
 
 /* The picture, in pixels. */
@@ -22,9 +22,6 @@
 #define GAP         34 /* between panels, with the title of the lower */
 #define BOTTOM      46
 
-#define INK         "#1f2933"
-#define SOFT        "#6b7785"
-#define GRID        "#e4e8ec"
 #define RAW         "#9db8d6"
 #define SMOOTH      "#1f5fa8"
 #define EVAL        "#c8501e"
@@ -161,91 +158,13 @@ static void smooth(struct plot *p)
     }
 }
 
-/* ---- axes ---------------------------------------------------------------------------------------- */
-
-static void drop_comma(char *text)
-{
-    char *comma = strchr(text, ','); /* of the caller's locale */
-    if (comma)
-        *comma = '.';
-}
-
-/* 1.50 -> 1.5, 2.00 -> 2 */
-static void drop_zeros(char *text)
-{
-    size_t n = strlen(text);
-    if (!strchr(text, '.'))
-        return;
-    while (text[n - 1] == '0')
-        n--;
-    text[text[n - 1] == '.' ? n - 1 : n] = '\0';
-}
-
-/* A number for people, with the digits that a step of the axis needs: 0.012, 3.5, 2e-5. */
-static void put_number(struct lsi_buf *b, double v, double step)
-{
-    char text[40];
-    const double size = fabs(v);
-    const int steps_power = (int)floor(log10(step) + 1e-9);
-    if (v == 0) {
-        lsi_buf_printf(b, "0");
-    } else if (step >= 1e-3 && size < 1e6) {
-        snprintf(text, sizeof text, "%.*f", steps_power < 0 ? -steps_power : 0, v);
-        drop_comma(text);
-        lsi_buf_append(b, text, strlen(text));
-    } else {
-        const int power = (int)floor(log10(size) + 1e-9), digits = power - steps_power;
-        snprintf(text, sizeof text, "%.*f", digits < 0 ? 0 : digits > 6 ? 6 : digits, v / pow(10, power));
-        drop_comma(text);
-        drop_zeros(text);
-        lsi_buf_printf(b, "%se%d", text, power);
-    }
-}
-
-struct axis {
-    double low, high; /* of the panel's edges */
-    double step;      /* between ticks */
-};
-
-/* 1, 2 or 5 times a power of ten, so that about n of them fill a range. */
-static double nice_step(double range, int n)
-{
-    const double raw = range / n;
-    const double power = pow(10, floor(log10(raw)));
-    const double m = raw / power;
-    return power * (m <= 1 ? 1 : m <= 2 ? 2 : m <= 5 ? 5 : 10);
-}
-
-/* An axis over a range, ends on ticks. One value alone gets some room around it. */
-static struct axis make_axis(double low, double high, int n)
-{
-    struct axis a;
-    if (!(high > low)) {
-        const double room = low != 0 ? fabs(low) * 0.1 : 1;
-        low -= room;
-        high += room;
-    }
-    a.step = nice_step(high - low, n);
-    a.low = floor(low / a.step + 1e-9) * a.step;
-    a.high = ceil(high / a.step - 1e-9) * a.step;
-    return a;
-}
-
 /* ---- drawing --------------------------------------------------------------------------------------- */
 
 struct panel {
     double top, height;
-    struct axis y;
+    struct lsi_axis y;
     double unit; /* values are divided by it */
 };
-
-/* Numbers of the drawing: two decimals, whatever the locale. */
-static void put_px(struct lsi_buf *b, double v)
-{
-    const long long hundredths = llround(v * 100);
-    const long long a = hundredths < 0 ? -hundredths : hundredths;
-    lsi_buf_printf(b, "%s%lld.%02lld", hundredths < 0 ? "-" : "", a / 100, a % 100);
-}
 
 static double y_of(const struct panel *p, double v)
 {
@@ -253,74 +172,24 @@ static double y_of(const struct panel *p, double v)
     return p->top + p->height * (1 - (t < 0 ? 0 : t > 1 ? 1 : t));
 }
 
-static void put_text(struct lsi_buf *b, double x, double y, const char *anchor, const char *fill, int size,
-                     const char *text)
+static void put_y_axis(struct plot *p, const struct panel *panel)
 {
-    lsi_buf_printf(b, "<text x=\"");
-    put_px(b, x);
-    lsi_buf_printf(b, "\" y=\"");
-    put_px(b, y);
-    lsi_buf_printf(b, "\" text-anchor=\"%s\" fill=\"%s\" font-size=\"%d\">%s</text>\n", anchor, fill, size,
-                   text);
-}
-
-static void put_line(struct lsi_buf *b, double x0, double y0, double x1, double y1, const char *color)
-{
-    lsi_buf_printf(b, "<line x1=\"");
-    put_px(b, x0);
-    lsi_buf_printf(b, "\" y1=\"");
-    put_px(b, y0);
-    lsi_buf_printf(b, "\" x2=\"");
-    put_px(b, x1);
-    lsi_buf_printf(b, "\" y2=\"");
-    put_px(b, y1);
-    lsi_buf_printf(b, "\" stroke=\"%s\"/>\n", color);
-}
-
-/* Horizontal lines with their numbers. */
-static void put_y_axis(struct lsi_buf *b, const struct panel *p)
-{
-    for (int i = 0; i <= MAX_TICKS; i++) {
-        const double v = p->y.low + i * p->y.step;
-        if (v > p->y.high + p->y.step * 1e-6)
-            break;
-        const double y = y_of(p, v * p->unit);
-        put_line(b, LEFT, y, WIDTH - RIGHT, y, GRID);
-        lsi_buf_printf(b, "<text x=\"%d\" y=\"", LEFT - 8);
-        put_px(b, y + 4);
-        lsi_buf_printf(b, "\" text-anchor=\"end\" fill=\"" SOFT "\" font-size=\"11\">");
-        put_number(b, fabs(v) < p->y.step * 1e-6 ? 0 : v, p->y.step);
-        lsi_buf_printf(b, "</text>\n");
-    }
-}
-
-/* 1234567 -> 1,234,567 */
-static void grouped(uint64_t v, char out[32])
-{
-    char digits[24];
-    const int n = snprintf(digits, sizeof digits, "%" PRIu64, v);
-    size_t k = 0;
-    for (int i = 0; i < n; i++) {
-        if (i > 0 && (n - i) % 3 == 0)
-            out[k++] = ',';
-        out[k++] = digits[i];
-    }
-    out[k] = '\0';
+    lsi_svg_y_axis(&p->b, &panel->y, LEFT, WIDTH - RIGHT, panel->top, panel->height);
 }
 
 static void put_x_axis(struct plot *p, double bottom)
 {
     char text[32];
     const double range = (double)(p->last - p->first);
-    const double step = range > 0 ? fmax(1, nice_step(range, 8)) : 1;
+    const double step = range > 0 ? fmax(1, lsi_nice_step(range, 8)) : 1;
     const double begin = ceil((double)p->first / step) * step;
     for (double v = begin; v <= (double)p->last; v += step) {
         const double x = LEFT + place(p, (uint64_t)v) * (COLUMNS - 1);
-        put_line(&p->b, x, bottom, x, bottom + 4, SOFT);
-        grouped((uint64_t)v, text);
-        put_text(&p->b, x, bottom + 18, "middle", SOFT, 11, text);
+        lsi_svg_line(&p->b, x, bottom, x, bottom + 4, LSI_SVG_SOFT);
+        lsi_grouped((uint64_t)v, text);
+        lsi_svg_text(&p->b, x, bottom + 18, "middle", LSI_SVG_SOFT, 11, text);
     }
-    put_text(&p->b, LEFT + COLUMNS / 2.0, bottom + 36, "middle", SOFT, 12, "step");
+    lsi_svg_text(&p->b, LEFT + COLUMNS / 2.0, bottom + 36, "middle", LSI_SVG_SOFT, 12, "step");
 }
 
 /* Every column's range as one vertical stroke from the last value of the one before: a line at full width, an
@@ -336,7 +205,7 @@ static void put_range(struct plot *p, const struct panel *panel, const struct ce
         const double ends[] = { c->high, c->low };
         for (size_t k = 0; k < (c->high > c->low ? 2u : 1u); k++) {
             lsi_buf_printf(&p->b, "%s%zu ", command, LEFT + i);
-            put_px(&p->b, y_of(panel, ends[k]));
+            lsi_svg_px(&p->b, y_of(panel, ends[k]));
             command = "L";
         }
     }
@@ -352,19 +221,10 @@ static void put_smooth(struct plot *p, const struct panel *panel)
         if (p->cells[LOSS][i].n == 0)
             continue;
         lsi_buf_printf(&p->b, "%s%zu ", command, LEFT + i);
-        put_px(&p->b, y_of(panel, p->smooth[i]));
+        lsi_svg_px(&p->b, y_of(panel, p->smooth[i]));
         command = "L";
     }
     lsi_buf_printf(&p->b, "\"/>\n");
-}
-
-static void put_circle(struct plot *p, double x, double y, const char *radius, const char *color)
-{
-    lsi_buf_printf(&p->b, "<circle cx=\"");
-    put_px(&p->b, x);
-    lsi_buf_printf(&p->b, "\" cy=\"");
-    put_px(&p->b, y);
-    lsi_buf_printf(&p->b, "\" r=\"%s\" fill=\"%s\"/>\n", radius, color);
 }
 
 /* A few steps are points: one alone has no line. */
@@ -372,7 +232,8 @@ static void put_dots(struct plot *p, const struct panel *panel, const struct cel
 {
     for (size_t i = 0; i < COLUMNS && p->n_steps <= 40; i++)
         if (cells[i].n > 0)
-            put_circle(p, (double)(LEFT + i), y_of(panel, cells[i].sum / (double)cells[i].n), "2.5", color);
+            lsi_svg_circle(&p->b, (double)(LEFT + i), y_of(panel, cells[i].sum / (double)cells[i].n), "2.5",
+                           color);
 }
 
 static void put_evals(struct plot *p, const struct panel *panel)
@@ -380,8 +241,8 @@ static void put_evals(struct plot *p, const struct panel *panel)
     const char *radius = p->n_points > 200 ? "2" : "3.5";
     for (size_t i = 0; i < p->n_points; i++)
         if (p->evals[i].step >= p->first && p->evals[i].step <= p->last)
-            put_circle(p, LEFT + place(p, p->evals[i].step) * (COLUMNS - 1), y_of(panel, p->evals[i].v),
-                       radius, EVAL);
+            lsi_svg_circle(&p->b, LEFT + place(p, p->evals[i].step) * (COLUMNS - 1),
+                           y_of(panel, p->evals[i].v), radius, EVAL);
 }
 
 /* ---- panels ------------------------------------------------------------------------------------------ */
@@ -407,7 +268,7 @@ static double top_of(const struct cell *cells, double low)
     return greatest - low > 3 * (most - low) ? most + (most - low) * 0.1 : greatest;
 }
 
-static struct axis loss_axis(const struct plot *p)
+static struct lsi_axis loss_axis(const struct plot *p)
 {
     struct cell range = { 0 };
     if (p->all[LOSS].n > 0) {
@@ -419,31 +280,21 @@ static struct axis loss_axis(const struct plot *p)
             cell_add(&range, p->smooth[i]);
     for (size_t i = 0; i < p->n_points; i++)
         cell_add(&range, p->evals[i].v);
-    return range.n ? make_axis(range.low, range.high, 6) : make_axis(0, 1, 6);
-}
-
-static void put_title(struct plot *p, double x, double y, const char *color, const char *text)
-{
-    lsi_buf_printf(&p->b, "<rect x=\"");
-    put_px(&p->b, x);
-    lsi_buf_printf(&p->b, "\" y=\"");
-    put_px(&p->b, y - 8);
-    lsi_buf_printf(&p->b, "\" width=\"10\" height=\"8\" fill=\"%s\"/>\n", color);
-    put_text(&p->b, x + 16, y, "start", INK, 12, text);
+    return range.n ? lsi_axis_make(range.low, range.high, 6) : lsi_axis_make(0, 1, 6);
 }
 
 static void put_loss(struct plot *p, double top)
 {
     const struct panel panel = { .top = top, .height = LOSS_HEIGHT, .y = loss_axis(p), .unit = 1 };
-    put_y_axis(&p->b, &panel);
+    put_y_axis(p, &panel);
     put_range(p, &panel, p->cells[LOSS], RAW);
     put_smooth(p, &panel);
     put_dots(p, &panel, p->cells[LOSS], SMOOTH);
     put_evals(p, &panel);
-    put_title(p, LEFT, top - 12, RAW, "loss of a step");
-    put_title(p, LEFT + 120, top - 12, SMOOTH, "smoothed");
+    lsi_svg_title(&p->b, LEFT, top - 12, RAW, "loss of a step");
+    lsi_svg_title(&p->b, LEFT + 120, top - 12, SMOOTH, "smoothed");
     if (p->n_points > 0)
-        put_title(p, LEFT + 216, top - 12, EVAL, "evaluation");
+        lsi_svg_title(&p->b, LEFT + 216, top - 12, EVAL, "evaluation");
 }
 
 /* A panel below that begins at zero. */
@@ -452,12 +303,12 @@ static void put_small(struct plot *p, double top, enum series s, const char *col
 {
     const double high = top_of(p->cells[s], 0) / unit;
     const struct panel panel = {
-        .top = top, .height = SMALL, .y = make_axis(0, high > 0 ? high : 1, 3), .unit = unit
+        .top = top, .height = SMALL, .y = lsi_axis_make(0, high > 0 ? high : 1, 3), .unit = unit
     };
-    put_y_axis(&p->b, &panel);
+    put_y_axis(p, &panel);
     put_range(p, &panel, p->cells[s], color);
     put_dots(p, &panel, p->cells[s], color);
-    put_title(p, LEFT, top - 10, color, title);
+    lsi_svg_title(&p->b, LEFT, top - 10, color, title);
 }
 
 /* "12.3 M" */
@@ -469,7 +320,7 @@ static void put_count(struct lsi_buf *b, double v)
     for (; v >= 1000 && i + 1 < LSI_LEN(names); i++)
         v /= 1000;
     snprintf(text, sizeof text, "%.*f", i == 0 || v >= 100 ? 0 : 1, v);
-    drop_comma(text);
+    lsi_drop_comma(text);
     lsi_buf_printf(b, "%s%s", text, names[i]);
 }
 
@@ -488,22 +339,24 @@ static void put_duration(struct lsi_buf *b, double seconds)
 static void put_summary(struct plot *p)
 {
     char steps[32], loss[32];
-    grouped(p->n_steps, steps);
+    lsi_grouped(p->n_steps, steps);
     lsi_buf_printf(&p->b,
-                   "<text x=\"%d\" y=\"26\" fill=\"" INK "\" font-size=\"15\" font-weight=\"600\">%s step%s",
+                   "<text x=\"%d\" y=\"26\" fill=\"" LSI_SVG_INK
+                   "\" font-size=\"15\" font-weight=\"600\">%s step%s",
                    LEFT, steps, p->n_steps == 1 ? "" : "s");
     if (p->all[LOSS].n > 0) {
         snprintf(loss, sizeof loss, "%.4f", p->final_loss);
-        drop_comma(loss);
+        lsi_drop_comma(loss);
         lsi_buf_printf(&p->b, ", loss %s", loss);
     }
     if (p->n_evals > 0) {
         snprintf(loss, sizeof loss, "%.4f", p->final_eval);
-        drop_comma(loss);
+        lsi_drop_comma(loss);
         lsi_buf_printf(&p->b, ", evaluation %s", loss);
     }
     lsi_buf_printf(&p->b,
-                   "</text>\n<text x=\"%d\" y=\"26\" text-anchor=\"end\" fill=\"" SOFT "\" font-size=\"12\">",
+                   "</text>\n<text x=\"%d\" y=\"26\" text-anchor=\"end\" fill=\"" LSI_SVG_SOFT
+                   "\" font-size=\"12\">",
                    WIDTH - RIGHT);
     put_count(&p->b, (double)p->tokens);
     lsi_buf_printf(&p->b, " tokens in ");
@@ -518,14 +371,9 @@ static void draw(struct plot *p)
     const int n_small = norm ? 3 : 2;
     const int height = TOP + LOSS_HEIGHT + n_small * (GAP + SMALL) + BOTTOM;
     double top = TOP + LOSS_HEIGHT + GAP;
-    lsi_buf_printf(
-        &p->b,
-        "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"%d\" height=\"%d\" viewBox=\"0 0 %d %d\" "
-        "font-family=\"system-ui, 'Helvetica Neue', Arial, sans-serif\">\n"
-        "<rect width=\"%d\" height=\"%d\" fill=\"#ffffff\"/>\n",
-        WIDTH, height, WIDTH, height, WIDTH, height);
+    lsi_svg_begin(&p->b, WIDTH, height);
     if (p->n_steps == 0) {
-        put_text(&p->b, WIDTH / 2.0, height / 2.0, "middle", SOFT, 14, "no step yet");
+        lsi_svg_text(&p->b, WIDTH / 2.0, height / 2.0, "middle", LSI_SVG_SOFT, 14, "no step yet");
         lsi_buf_printf(&p->b, "</svg>\n");
         return;
     }

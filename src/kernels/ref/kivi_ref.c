@@ -8,7 +8,7 @@
 
 struct grid {
     lsi_f16 scale, offset;
-    double s, z; /* the same */
+    double inv, z; /* 1 / scale, or 0; offset */
 };
 
 /* Halves in the order of what they stand for: neighbours are one apart. */
@@ -32,7 +32,7 @@ static lsi_f16 half_above(double x)
 
 static float within_halves(float x)
 {
-    return fmaxf(-LSK_KIVI_MOST, fminf(LSK_KIVI_MOST, x)); /* a NaN becomes a number */
+    return x < LSK_KIVI_MOST ? x > -LSK_KIVI_MOST ? x : -LSK_KIVI_MOST : LSK_KIVI_MOST; /* so is a NaN */
 }
 
 /* The grid that covers n numbers, step apart. */
@@ -49,14 +49,15 @@ static struct grid make_grid(const float *x, size_t n, size_t step, unsigned bit
     g.offset = half_below((double)low);
     g.z = (double)lsi_f16_to_f32(g.offset);
     g.scale = half_above(((double)high - g.z) / ((1u << bits) - 1));
-    g.s = (double)lsi_f16_to_f32(g.scale);
+    g.inv = g.scale > 0 ? 1.0 / (double)lsi_f16_to_f32(g.scale) : 0.0;
     return g;
 }
 
+/* The nearest code, of two the even one: numbers above 2^52 have no fractions. */
 static unsigned code_of(const struct grid *g, float x, unsigned bits)
 {
-    const double most = (1u << bits) - 1, u = g->s > 0 ? rint(((double)within_halves(x) - g->z) / g->s) : 0;
-    return (unsigned)fmax(0, fmin(most, u));
+    const double u = ((double)within_halves(x) - g->z) * g->inv + 0x1p52 - 0x1p52, most = (1u << bits) - 1;
+    return (unsigned)(u < most ? u : most);
 }
 
 /* ---- parts of a head ------------------------------------------------------------------------ */

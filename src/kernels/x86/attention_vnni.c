@@ -15,21 +15,14 @@
  */
 #include "kernels/impl.h"
 
-#include <immintrin.h>
-#include <math.h>
-#include <string.h>
-
-#include "kernels/x86/vec_avx512.h"
-#include "kernels/x86/vec_math.h"
+#include "kernels/x86/attention_digits.h"
 
 #define ROWS   4
-#define DIGITS 3 /* bytes of a number */
 #define DIMS   2 /* ROWS x DIMS x DIGITS = 24 sums, 2 operands, 1 broadcast of 32 registers */
 #define MAX_D  256
 #define RUNS   (MAX_D / LSK_KV_Q8_RUN)
-#define AHEAD  4096     /* bytes between what is read and what is asked for */
-#define MORE   1024     /* bytes asked for while one row's weights are made */
-#define Q_MOST 0x7f7f00 /* below the most of three signed bytes: rounding may not pass that */
+#define AHEAD  4096 /* bytes between what is read and what is asked for */
+#define MORE   PAGE_WEIGHTS_FETCH
 #define W_MOST 0xffffff /* of three unsigned bytes */
 
 _Static_assert(DIMS *VEC_LANES == LSK_KV_Q8_RUN, "a block of dimensions shares the bytes of its weights");
@@ -50,26 +43,12 @@ struct block {
     float z[ROWS][LSK_PAGE];   /* scores, then weights */
 };
 
-/* sum + u0 x0 + .. + u3 x3 in every lane. The builtin function makes gcc copy each sum twice. */
-static inline __m512i add_products(__m512i sum, __m512i u, __m512i x)
-{
-    __asm__("vpdpbusd %2, %1, %0" : "+v"(sum) : "v"(u), "v"(x));
-    return sum;
-}
-
 static __m512i broadcast4(const void *p)
 {
     int32_t word;
 
     memcpy(&word, p, sizeof word);
     return _mm512_set1_epi32(word);
-}
-
-/* 2^16 x[2] + 2^8 x[1] + x[0]; |x| < 2^24. */
-VEC_INLINE vec join(const __m512i x[DIGITS])
-{
-    const vec low = vec_fma(_mm512_cvtepi32_ps(x[1]), vec_set(0x1p8f), _mm512_cvtepi32_ps(x[0]));
-    return vec_fma(_mm512_cvtepi32_ps(x[2]), vec_set(0x1p16f), low);
 }
 
 static void split_query(struct block *b, size_t r)
@@ -188,41 +167,6 @@ static void prepare_scales(struct block *b, size_t run, size_t lo, size_t hi)
         vec_store(b->v_scale + s, vec_min(vec_set((float)W_MOST), vec_mul(vec_load_bf16(scales + s), by)));
 }
 
-/* Scores of row r to weights; brings m and l up to date. */
-static void weights(struct block *b, size_t r)
-{
-    const struct lsk_attn *a = b->a;
-    const size_t row = b->r0 + r, from = b->from, to = b->to, lo = a->lo[row], hi = a->hi[row];
-    const float before = a->m[row];
-    float *z = b->z[r], factor[VEC_LANES];
-    vec top = vec_set(-INFINITY), sum = vec_zero();
-
-    for (size_t s = from; s < lo && s < to; s++)
-        z[s] = -INFINITY;
-    for (size_t s = hi > from ? hi : from; s < to; s++)
-        z[s] = -INFINITY;
-    for (size_t s = from; s < to; s += VEC_LANES)
-        top = vec_max(top, vec_load(z + s));
-    const float here = lo < hi ? vec_greatest(top) : -INFINITY, m = here > before ? here : before;
-    const vec base = vec_set(here == -INFINITY ? 0.0f : here);
-    for (size_t s = from; s < to; s += VEC_LANES) {
-        const vec w = vec_exp2(vec_sub(vec_load(z + s), base));
-        sum = vec_add(sum, w);
-        vec_store(z + s, w);
-        if (b->fetch)
-            _mm_prefetch((const char *)a->head + LSK_PAGE * a->D + AHEAD + r * MORE + s * (MORE / LSK_PAGE),
-                         _MM_HINT_T1);
-    }
-    /* Both factors at once: lane 0 for what was there, lane 1 for what is new. */
-    const vec old = vec_set(m == -INFINITY ? 0.0f : before - m);
-    const vec new = vec_set(m == -INFINITY ? 0.0f : here - m);
-    vec_store(factor, vec_exp2(_mm512_mask_mov_ps(old, 2, new)));
-    b->keep[r] = factor[0];
-    b->gain[r] = factor[1];
-    a->l[row] = a->l[row] * factor[0] + vec_sum(sum) * factor[1];
-    a->m[row] = m;
-}
-
 /* Bytes of the weights of row r, for a run of the values. */
 static void split_weights(struct block *b, size_t r, size_t run)
 {
@@ -291,7 +235,8 @@ VEC_INLINE void passes(struct block *b, size_t n_rows)
         split_query(b, r);
     scores(b, n_rows);
     for (size_t r = 0; r < n_rows; r++)
-        weights(b, r);
+        page_weights(b->a, b->r0 + r, b->z[r], b->from, b->to, &b->keep[r], &b->gain[r],
+                     b->fetch ? (const char *)b->a->head + LSK_PAGE * b->a->D + AHEAD + r * MORE : NULL);
     for (size_t d = 0; d < b->a->D; d += LSK_KV_Q8_RUN) {
         for (size_t r = 0; r < n_rows; r++)
             split_weights(b, r, d / LSK_KV_Q8_RUN);

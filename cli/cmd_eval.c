@@ -1,0 +1,521 @@
+/* Questions about long texts, put to a model under one cache policy after the other. */
+#include <errno.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "cli_eval.h"
+#include "cli_session.h"
+
+enum {
+    BLOCK = 512 /* rows worked on together unless --block says otherwise: asking needs to know */
+};
+
+static const char bible_command[] = "bible -l 200 gen1:1-rev22:21 2>/dev/null"; /* Debian's bible-kjv */
+
+struct eval {
+    struct session s;
+    const struct cli_options *o;
+    ls_eval_source *source;
+    ls_chat_template *chat;
+    ls_eval_log *log;
+    struct text hay;
+    struct names policies, budgets, tasks;
+    struct count_list lengths;
+    ls_eval_file **files; /* [o->data.n] */
+    size_t block;
+    bool protocols[2];  /* by ls_eval_protocol */
+    size_t done, total; /* tokens of prompts */
+};
+
+/* ---- texts ------------------------------------------------------------------------------------- */
+
+static bool read_bible(struct text *t)
+{
+    FILE *f = popen(bible_command, "r");
+    char piece[4096];
+    size_t n;
+
+    if (!f)
+        return false;
+    while ((n = fread(piece, 1, sizeof piece, f)) > 0)
+        text_add(t, piece, n);
+    return pclose(f) == 0 && t->len > 0;
+}
+
+/* What things are hidden in: a file, the Bible where it is installed, sentences that are made up. */
+static int open_source(struct eval *e)
+{
+    const char *asked = e->o->haystack;
+    const bool automatic = strcmp(asked, "auto") == 0, bible = automatic || strcmp(asked, "bible") == 0;
+    const char *name = bible ? "bible-kjv" : asked;
+    bool made_up = strcmp(asked, "made-up") == 0;
+    ls_error err = { 0 };
+
+    if (bible && !read_bible(&e->hay)) {
+        if (!automatic)
+            return cli_fail(
+                "the program 'bible' gives no text: install Debian's bible-kjv, or name a file with "
+                "--haystack FILE");
+        made_up = true;
+    } else if (!bible && !made_up && !text_read_file(&e->hay, asked)) {
+        return EXIT_ERROR;
+    }
+    if (strcmp(e->o->chat_template, "none") != 0 &&
+        ls_chat_template_open(e->s.tok, e->o->chat_template, &e->chat, &err) != LS_OK)
+        return cli_fail("%s", err.text);
+    const ls_eval_text text = { name, e->hay.data ? e->hay.data : "", e->hay.len };
+    if (ls_eval_source_create(e->s.tok, made_up ? NULL : &text, e->chat, &e->source, &err) != LS_OK)
+        return cli_fail("%s: %s", asked, err.text);
+    return EXIT_OK;
+}
+
+static int open_model(struct eval *e)
+{
+    char *path = find_model(e->o);
+    ls_error err = { 0 };
+    int status = EXIT_OK;
+
+    if (!path)
+        return EXIT_USAGE;
+    e->s.o = e->o;
+    e->s.info.struct_size = sizeof e->s.info;
+    if (ls_tokenizer_open(path, NULL, &e->s.tok, &err) != LS_OK ||
+        (!e->o->show && ls_model_open(path, NULL, &e->s.model, &err) != LS_OK))
+        status = cli_fail("%s", err.text);
+    else if (e->s.model)
+        ls_model_get_info(e->s.model, &e->s.info);
+    free(path);
+    return status;
+}
+
+static int open_files(struct eval *e)
+{
+    ls_error err = { 0 };
+
+    e->files = cli_realloc(NULL, e->o->data.n, sizeof(ls_eval_file *));
+    for (size_t i = 0; i < e->o->data.n; i++)
+        e->files[i] = NULL;
+    for (size_t i = 0; i < e->o->data.n; i++)
+        if (ls_eval_file_open(e->o->data.items[i], &e->files[i], &err) != LS_OK)
+            return cli_fail("%s", err.text);
+    return EXIT_OK;
+}
+
+static int read_lists(struct eval *e)
+{
+    const struct cli_options *o = e->o;
+    /* Files are questions enough unless tasks are asked for besides. */
+    const char *tasks = o->tasks ? o->tasks : o->data.n ? NULL : "all";
+    int status = list_policies(o->kv, &e->policies);
+
+    if (status == EXIT_OK && o->budgets)
+        status = list_split("--budget", o->budgets, &e->budgets);
+    if (status == EXIT_OK && tasks)
+        status = list_tasks(tasks, &e->tasks);
+    if (status == EXIT_OK)
+        status = list_lengths(o->lengths, &e->lengths);
+    e->block = o->block ? (size_t)o->block : BLOCK;
+    e->protocols[LS_EVAL_DENSE] = strcmp(o->protocol, "sparse") != 0;
+    e->protocols[LS_EVAL_SPARSE] = strcmp(o->protocol, "dense") != 0;
+    return status;
+}
+
+/* ---- one case -------------------------------------------------------------------------------------- */
+
+/* What to ask: a task with a length, or a file. */
+struct set {
+    const char *name, *budget;
+    const char *kv; /* as --kv has it */
+    ls_eval_file *file;
+    size_t n_tokens;
+};
+
+static int interrupted_or_failed(ls_status st, const ls_error *err)
+{
+    return st == LS_E_CANCELED ? EXIT_INTERRUPTED : cli_fail("%s", err->text);
+}
+
+static int ask(struct eval *e, const struct set *set, const ls_eval_case *c, ls_eval_protocol protocol,
+               size_t *held)
+{
+    ls_eval_record record = { .kv = ls_context_kv(e->s.ctx),
+                              .budget = set->budget,
+                              .task = set->name,
+                              .n_tokens = set->n_tokens,
+                              .seed = c->seed,
+                              .index = c->index,
+                              .protocol = protocol,
+                              .result.struct_size = sizeof record.result };
+    ls_error err = { 0 };
+    ls_status st;
+
+    if (ls_eval_log_has(e->log, &record)) {
+        *held = 0;
+        return EXIT_OK;
+    }
+    progress_span(&e->s.progress, e->done, e->total);
+    st = ls_eval_ask(e->s.ctx, e->source, c, protocol, *held, &record.result, &err);
+    if (*held > 0) /* the end of a prompt alone, which is slower than all of it: no speed to tell */
+        record.result.prompt_tokens = 0, record.result.prompt_seconds = 0;
+    *held = 0;
+    if (st == LS_OK)
+        st = ls_eval_log_add(e->log, &record, &err);
+    if (st == LS_OK && protocol == LS_EVAL_SPARSE && e->protocols[LS_EVAL_DENSE])
+        st = ls_eval_keep(e->s.ctx, e->source, c, e->block, held, &err);
+    ls_eval_result_clear(&record.result);
+    return st == LS_OK ? EXIT_OK : interrupted_or_failed(st, &err);
+}
+
+/* Sparse first: its document is the beginning of dense's prompt. */
+static int ask_both(struct eval *e, const struct set *set, const ls_eval_case *c)
+{
+    static const ls_eval_protocol order[] = { LS_EVAL_SPARSE, LS_EVAL_DENSE };
+    size_t held = 0;
+    int status = EXIT_OK;
+
+    for (size_t i = 0; i < CLI_LEN(order) && status == EXIT_OK; i++) {
+        if (!e->protocols[order[i]])
+            continue;
+        status = ask(e, set, c, order[i], &held);
+        e->done += set->n_tokens;
+    }
+    return status;
+}
+
+/* ---- all cases of a policy and a length ---------------------------------------------------------------- */
+
+static int open_context(struct eval *e, const char *kv, size_t n_ctx)
+{
+    ls_context_options c;
+    ls_error err = { 0 };
+
+    session_context_options(&e->s, n_ctx, &c);
+    c.kv = kv;
+    c.block = e->block;
+    ls_context_free(e->s.ctx);
+    e->s.ctx = NULL;
+    return ls_context_create(e->s.model, &c, &e->s.ctx, &err) == LS_OK ? EXIT_OK : cli_fail("%s", err.text);
+}
+
+/* Seeds and cases of a task; a length that is too short for it is told and passed over. */
+static int ask_task(struct eval *e, const struct set *set)
+{
+    const struct count_list *seeds = &e->o->seeds;
+    int status = EXIT_OK;
+
+    for (size_t s = 0; s < seeds->n && status == EXIT_OK; s++)
+        for (long long i = 0; i < e->o->cases && status == EXIT_OK; i++) {
+            ls_eval_case *c = NULL;
+            ls_error err = { 0 };
+            const ls_status st = ls_eval_case_create(e->source, set->name, set->n_tokens,
+                                                     (uint64_t)seeds->items[s], (uint64_t)i, &c, &err);
+            if (st == LS_E_LIMIT) {
+                cli_note(e->o->quiet, "%s; left out", err.text);
+                return EXIT_OK;
+            }
+            if (st != LS_OK)
+                return cli_fail("%s", err.text);
+            status = ask_both(e, set, c);
+            ls_eval_case_free(c);
+        }
+    return status;
+}
+
+/* Lines of a file, as many as --cases; those that are too long are passed over. */
+static int ask_file(struct eval *e, const struct set *set)
+{
+    const size_t n = ls_eval_file_count(set->file);
+    size_t left_out = 0;
+    int status = EXIT_OK;
+
+    for (size_t i = 0; i < n && i < (size_t)e->o->cases && status == EXIT_OK; i++) {
+        ls_eval_case *c = NULL;
+        ls_error err = { 0 };
+        const ls_status st = ls_eval_file_case(set->file, i, e->source, set->n_tokens, &c, &err);
+        if (st == LS_E_LIMIT) {
+            left_out++;
+            continue;
+        }
+        if (st != LS_OK)
+            return cli_fail("%s", err.text);
+        status = ask_both(e, set, c);
+        ls_eval_case_free(c);
+    }
+    if (left_out)
+        cli_note(e->o->quiet, "%zu questions of %s are longer than %zu tokens; left out", left_out, set->name,
+                 set->n_tokens);
+    return status;
+}
+
+static int ask_policy(struct eval *e, const char *kv, const char *budget, size_t n_tokens)
+{
+    int status = open_context(e, kv, n_tokens);
+
+    for (size_t i = 0; i < e->tasks.n && status == EXIT_OK; i++) {
+        const struct set set = {
+            .name = e->tasks.items[i], .budget = budget, .kv = kv, .n_tokens = n_tokens
+        };
+        status = ask_task(e, &set);
+    }
+    for (size_t i = 0; i < e->o->data.n && status == EXIT_OK; i++) {
+        const struct set set = { .name = ls_eval_file_name(e->files[i]),
+                                 .budget = budget,
+                                 .kv = kv,
+                                 .file = e->files[i],
+                                 .n_tokens = n_tokens };
+        status = ask_file(e, &set);
+    }
+    return status;
+}
+
+/* Calls fn for every policy, with each budget where it takes one. */
+typedef int policy_fn(struct eval *e, const char *kv, const char *budget, size_t n_tokens);
+
+static int each_policy(struct eval *e, size_t n_tokens, policy_fn *fn)
+{
+    struct text kv = { 0 };
+    int status = EXIT_OK;
+
+    for (size_t i = 0; i < e->policies.n && status == EXIT_OK; i++) {
+        bool applied = false;
+        for (size_t b = 0; b < e->budgets.n && status == EXIT_OK; b++) {
+            status = policy_with_budget(&kv, e->policies.items[i], e->budgets.items[b], n_tokens, &applied);
+            if (status == EXIT_OK && applied)
+                status = fn(e, kv.data, e->budgets.items[b], n_tokens);
+        }
+        if (status == EXIT_OK && !applied)
+            status = fn(e, e->policies.items[i], "", n_tokens);
+    }
+    text_free(&kv);
+    return status;
+}
+
+/* Before the first case: every policy is one, and how much there is to do. */
+static int plan_policy(struct eval *e, const char *kv, const char *budget, size_t n_tokens)
+{
+    ls_context_options c;
+    ls_context_plan_info plan = { .struct_size = sizeof plan };
+    ls_error err = { 0 };
+    size_t n = e->tasks.n * e->o->seeds.n * (size_t)e->o->cases;
+
+    (void)budget;
+    session_context_options(&e->s, n_tokens, &c);
+    c.kv = kv;
+    if (ls_context_plan(e->s.model, &c, &plan, &err) != LS_OK)
+        return cli_usage("--kv: %s", err.text);
+    for (size_t i = 0; i < e->o->data.n; i++) {
+        const size_t lines = ls_eval_file_count(e->files[i]);
+        n += lines < (size_t)e->o->cases ? lines : (size_t)e->o->cases;
+    }
+    e->total += n * n_tokens * (size_t)(e->protocols[0] + e->protocols[1]);
+    return EXIT_OK;
+}
+
+static int each_length(struct eval *e, policy_fn *fn)
+{
+    int status = EXIT_OK;
+
+    for (size_t i = 0; i < e->lengths.n && status == EXIT_OK; i++)
+        status = each_policy(e, (size_t)e->lengths.items[i], fn);
+    return status;
+}
+
+/* ---- results ------------------------------------------------------------------------------------------- */
+
+static int write_file(const char *dir, const char *name, const struct text *t)
+{
+    struct text path = { 0 };
+    int status = EXIT_OK;
+
+    text_printf(&path, "%s/%s", dir, name);
+    FILE *f = fopen(path.data, "w");
+    bool failed = !f;
+    if (f) {
+        failed = fwrite(t->data ? t->data : "", 1, t->len, f) != t->len;
+        failed |= fclose(f) != 0;
+    }
+    if (failed)
+        status = cli_fail("cannot write '%s': %s", path.data, strerror(errno));
+    text_free(&path);
+    return status;
+}
+
+static int write_folder(const char *dir, const ls_eval_row *rows, size_t n, const struct text forms[4])
+{
+    static const char *const names[] = { "table.txt", "table.csv", "table.md", "table.json" };
+    ls_error err = { 0 };
+    int status = EXIT_OK;
+
+    for (size_t i = 0; i < CLI_LEN(names) && status == EXIT_OK; i++)
+        status = write_file(dir, names[i], &forms[i]);
+    if (status == EXIT_OK && ls_eval_plot(rows, n, dir, &err) != LS_OK)
+        status = cli_fail("%s", err.text);
+    return status;
+}
+
+static int tell(struct eval *e, bool interrupted)
+{
+    const struct cli_options *o = e->o;
+    const struct eval_facts facts = { .model = e->s.info.path,
+                                      .compute = o->compute,
+                                      .source = ls_eval_source_name(e->source),
+                                      .chat_template = e->chat ? ls_chat_template_name(e->chat) : NULL,
+                                      .threads = o->threads ? o->threads : ls_cpu_count(),
+                                      .cases = o->cases,
+                                      .seeds = &o->seeds,
+                                      .interrupted = interrupted };
+    const ls_eval_row *rows = NULL;
+    struct text forms[4] = { { 0 } };
+    struct json_out j = { 0 };
+    ls_error err = { 0 };
+    size_t n = 0;
+    int status = EXIT_OK;
+
+    if (ls_eval_log_rows(e->log, &rows, &n, &err) != LS_OK)
+        return cli_fail("%s", err.text);
+    table_text(&forms[0], rows, n);
+    table_csv(&forms[1], rows, n);
+    table_markdown(&forms[2], rows, n);
+    table_json(&j, rows, n, &facts);
+    text_puts(&j.text, "\n");
+    forms[3] = j.text;
+    if (o->out)
+        status = write_folder(o->out, rows, n, forms);
+    const struct text *shown = &forms[o->json ? 3 : o->csv ? 1 : 0];
+    if (shown->len)
+        fwrite(shown->data, 1, shown->len, stdout);
+    for (size_t i = 0; i < CLI_LEN(forms); i++)
+        text_free(&forms[i]);
+    return finish_output(status);
+}
+
+static void seeds_text(struct text *t, const struct count_list *seeds)
+{
+    for (size_t i = 0; i < seeds->n; i++)
+        text_printf(t, "%s%lld", i ? "," : "", seeds->items[i]);
+}
+
+/* What results depend on besides what their lines say. */
+static int open_log(struct eval *e)
+{
+    struct text settings = { 0 };
+    const char *name = strrchr(e->s.info.path, '/');
+    ls_error err = { 0 };
+    int status = EXIT_OK;
+
+    text_printf(&settings, "model %s of %llu bytes, compute %s, text %s, chat template %s",
+                name ? name + 1 : e->s.info.path, (unsigned long long)e->s.info.weight_bytes, e->o->compute,
+                ls_eval_source_name(e->source), e->chat ? ls_chat_template_name(e->chat) : "none");
+    if (ls_eval_log_open(e->o->out, settings.data, e->o->resume, &e->log, &err) != LS_OK)
+        status = cli_fail("%s", err.text);
+    text_free(&settings);
+    return status;
+}
+
+static int run(struct eval *e)
+{
+    struct text seeds = { 0 };
+    int status = open_log(e);
+
+    if (status != EXIT_OK)
+        return status;
+    seeds_text(&seeds, &e->o->seeds);
+    cli_note(e->o->quiet, "%s; things are hidden in %s; seed%s %s", e->s.info.path,
+             ls_eval_source_name(e->source), e->o->seeds.n == 1 ? "" : "s", seeds.data);
+    text_free(&seeds);
+    progress_start(&e->s.progress, "eval", "tokens", e->o->quiet);
+    status = each_length(e, ask_policy);
+    progress_end(&e->s.progress);
+    if (status == EXIT_ERROR || status == EXIT_USAGE)
+        return status;
+    const int told = tell(e, status == EXIT_INTERRUPTED);
+    return told == EXIT_OK ? status : told;
+}
+
+/* ---- --show ----------------------------------------------------------------------------------------------
+ */
+
+static int show(struct eval *e)
+{
+    ls_eval_case *c = NULL;
+    ls_error err = { 0 };
+    struct json_out j = { 0 };
+
+    if (ls_eval_case_create(e->source, e->o->show, (size_t)e->lengths.items[0],
+                            (uint64_t)e->o->seeds.items[0], 0, &c, &err) != LS_OK)
+        return cli_fail("%s", err.text);
+    json_open(&j, NULL, '{');
+    json_str(&j, "task", c->task);
+    json_uint(&j, "seed", c->seed);
+    json_uint(&j, "prompt_tokens", c->n_tokens);
+    json_uint(&j, "answer_tokens", c->n_predict);
+    json_open(&j, "turns", '[');
+    for (size_t i = 0; i < c->n_turns; i++) {
+        const ls_eval_turn *t = &c->turns[i];
+        if (!e->o->json)
+            printf("%s%s%s\n", t->text, t->question, t->prefix);
+        json_open(&j, NULL, '{');
+        json_str(&j, "text", t->text);
+        json_str(&j, "question", t->question);
+        json_str(&j, "prefix", t->prefix);
+        json_open(&j, "expected", '[');
+        for (size_t k = 0; k < t->n_expected; k++) {
+            if (!e->o->json)
+                printf("expected: %s\n", t->expected[k]);
+            json_str(&j, NULL, t->expected[k]);
+        }
+        json_close(&j, ']');
+        json_close(&j, '}');
+    }
+    json_close(&j, ']');
+    json_close(&j, '}');
+    cli_note(e->o->quiet, "%s, seed %llu: a prompt of %zu tokens, answers of %zu at most; hidden in %s",
+             c->task, (unsigned long long)c->seed, c->n_tokens, c->n_predict, ls_eval_source_name(e->source));
+    ls_eval_case_free(c);
+    if (e->o->json)
+        return json_print(&j);
+    text_free(&j.text);
+    return finish_output(EXIT_OK);
+}
+
+static void close_all(struct eval *e)
+{
+    for (size_t i = 0; e->files && i < e->o->data.n; i++)
+        ls_eval_file_close(e->files[i]);
+    free(e->files);
+    ls_eval_log_close(e->log);
+    ls_eval_source_free(e->source);
+    ls_chat_template_close(e->chat);
+    session_close(&e->s);
+    text_free(&e->hay);
+    names_free(&e->policies);
+    names_free(&e->budgets);
+    names_free(&e->tasks);
+    free(e->lengths.items);
+}
+
+int cmd_eval(const struct cli_options *o)
+{
+    struct eval e = { .o = o };
+    int status = EXIT_OK;
+
+    if (o->resume && !o->out)
+        return cli_usage("--resume goes on with what a folder holds: name it with --out DIR");
+    status = read_lists(&e);
+    if (status == EXIT_OK)
+        status = open_model(&e);
+    if (status == EXIT_OK)
+        status = open_source(&e);
+    if (status == EXIT_OK && o->show)
+        status = show(&e);
+    else if (status == EXIT_OK) {
+        status = open_files(&e);
+        if (status == EXIT_OK)
+            status = each_length(&e, plan_policy);
+        if (status == EXIT_OK)
+            status = run(&e);
+    }
+    close_all(&e);
+    return status;
+}
