@@ -113,7 +113,7 @@ struct call {
     lsk_kv_q8_to_bf16_fn *convert; /* NULL: the kernel reads pages as they are stored */
     lsk_kivi_to_bf16_fn *unpack;   /* the same for packed pages */
     struct lsk_kivi kivi;
-    size_t group;                  /* query heads per kv head */
+    size_t group; /* query heads per kv head */
     size_t head_bytes;
     /* few tokens */
     size_t chunk, chunk0; /* slots per chunk; number of the first chunk */
@@ -385,7 +385,7 @@ static void choose_kernel(const struct lsi_exec *ex, struct call *c)
         break;
     case LSI_KV_KIVI:
         c->kivi = lsi_cpu_kivi(c->a->kv.format);
-        c->attn = kernels->attn_kivi;
+        c->attn = round ? kernels->attn_kivi_round : kernels->attn_kivi;
         if (round && many && c->a->kv.D % LSK_TILE == 0) {
             c->unpack = kernels->kivi_to_bf16;
             c->attn = kernels->attn_bf16_round;

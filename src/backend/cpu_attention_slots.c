@@ -83,70 +83,87 @@ static size_t cut_list(const struct call *c, size_t list, size_t *n)
 
 /* ---- a piece --------------------------------------------------------------------------- */
 
-/* Tiles on their way to the kernel. */
-struct batch {
+/* Tiles of a piece, in ascending order: where the walk through its ranges stands. */
+struct walk {
     const struct call *c;
-    struct lsk_attn_tiles k;
-    struct lsk_attn_tile tiles[LSK_ATTN_TILES];
-    size_t g, tile; /* kv head; number of the last tile of the batch, in the sequence */
+    size_t g;           /* kv head */
+    size_t range, slot; /* the next slot */
+    size_t left;        /* slots still to come */
 };
 
-static void flush(struct batch *b)
+static struct walk start_walk(const struct call *c, const struct piece *p)
 {
-    if (b->k.n_tiles > 0)
-        b->c->attn(&b->k);
-    b->k.n_tiles = 0;
+    const struct lsi_attention_slots *a = c->a;
+    return (struct walk){ .c = c,
+                          .g = p->list * c->rows / (a->H / a->kv.G),
+                          .range = p->range,
+                          .slot = a->slots[p->range].begin + p->skip,
+                          .left = p->n_slots };
 }
 
-/* Slots begin .. end - 1 of one tile. */
-static void add_slots(struct batch *b, size_t begin, size_t end)
+/* The next tile, which may gather slots of several ranges. Only while slots are left. */
+static struct lsk_attn_tile next_tile(struct walk *w)
 {
-    const struct call *c = b->c;
-    const size_t tile = begin / LSK_TILE, per_page = LSI_KV_PAGE / LSK_TILE;
-    const uint16_t seen = (uint16_t)(((UINT32_C(1) << (end - begin)) - 1) << begin % LSK_TILE);
-
-    if (b->k.n_tiles > 0 && b->tile == tile) {
-        b->tiles[b->k.n_tiles - 1].seen |= seen;
-        return;
-    }
-    if (b->k.n_tiles == LSK_ATTN_TILES)
-        flush(b);
-    b->tile = tile;
-    b->tiles[b->k.n_tiles++] = (struct lsk_attn_tile){
-        .head = (const unsigned char *)c->a->kv.pages[tile / per_page] + b->g * c->head_bytes,
+    const struct lsi_attention_slots *a = w->c->a;
+    const size_t tile = w->slot / LSK_TILE, per_page = LSI_KV_PAGE / LSK_TILE;
+    struct lsk_attn_tile t = {
+        .head = (const unsigned char *)a->kv.pages[tile / per_page] + w->g * w->c->head_bytes,
         .tile = (uint16_t)(tile % per_page),
-        .seen = seen,
     };
+
+    while (w->left > 0 && w->slot / LSK_TILE == tile) {
+        const size_t range_end = a->slots[w->range].end;
+        const size_t end = lsi_min_size(lsi_min_size(range_end, (tile + 1) * LSK_TILE), w->slot + w->left);
+        t.seen = (uint16_t)(t.seen | ((UINT32_C(1) << (end - w->slot)) - 1) << w->slot % LSK_TILE);
+        w->left -= end - w->slot;
+        w->slot = end;
+        if (end == range_end && w->left > 0)
+            w->slot = a->slots[++w->range].begin;
+    }
+    return t;
 }
 
+/* Up to `most` tiles; returns how many. */
+static size_t next_tiles(struct walk *w, struct lsk_attn_tile *tiles, size_t most)
+{
+    size_t n = 0;
+    while (n < most && w->left > 0)
+        tiles[n++] = next_tile(w);
+    return n;
+}
+
+/* While some tiles are attended the next are asked for: at the end those of the piece that follows. */
 static void piece_task(void *ctx, size_t task, int thread)
 {
     const struct call *c = ctx;
-    const struct lsi_attention_slots *a = c->a;
     const struct piece *p = &c->pieces[task];
-    const size_t D = a->kv.D, state = task * c->rows, h = p->list * c->rows;
+    const size_t D = c->a->kv.D, state = task * c->rows, h = p->list * c->rows;
     const struct lsi_cpu_states states = { c->states.m + state, c->states.l + state,
                                            c->states.acc + state * D };
-    struct batch b = { .c = c, .g = h / (a->H / a->kv.G) };
-    size_t left = p->n_slots;
+    struct lsk_attn_tile tiles[2][LSK_ATTN_TILES];
+    struct lsk_attn_tiles k = { .D = D, .n_rows = c->rows, .q = c->q + h * D };
+    struct walk w = start_walk(c, p);
 
     (void)thread;
     lsi_cpu_states_reset(&states, c->rows, D);
-    b.k = (struct lsk_attn_tiles){ .tiles = b.tiles, .D = D, .n_rows = c->rows, .q = c->q + h * D };
-    b.k.m = states.m;
-    b.k.l = states.l;
-    b.k.acc = states.acc;
-    for (size_t range = p->range, skip = p->skip; left > 0; range++, skip = 0) {
-        size_t slot = a->slots[range].begin + skip;
-        const size_t end = lsi_min_size(a->slots[range].end, slot + left);
-        left -= end - slot;
-        while (slot < end) {
-            const size_t stop = lsi_min_size(end, (slot / LSK_TILE + 1) * LSK_TILE);
-            add_slots(&b, slot, stop);
-            slot = stop;
+    k.m = states.m;
+    k.l = states.l;
+    k.acc = states.acc;
+    k.n_next = next_tiles(&w, tiles[0], LSK_ATTN_TILES);
+    for (size_t turn = 0; k.n_next > 0; turn++) {
+        k.tiles = tiles[turn % 2];
+        k.n_tiles = k.n_next;
+        k.next = tiles[(turn + 1) % 2];
+        k.n_next = next_tiles(&w, tiles[(turn + 1) % 2], LSK_ATTN_TILES);
+        const bool last = k.n_next == 0;
+        if (last && task + 1 < c->first_piece[c->n_lists]) {
+            struct walk then = start_walk(c, p + 1);
+            k.n_next = next_tiles(&then, tiles[(turn + 1) % 2], LSK_ATTN_TILES);
         }
+        c->attn(&k);
+        if (last)
+            break;
     }
-    flush(&b);
 }
 
 /* ---- the operation ------------------------------------------------------------------------ */

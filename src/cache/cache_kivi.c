@@ -281,13 +281,19 @@ static bool has_prompt(const struct cache_kivi *c)
     return c->settled < c->base.length;
 }
 
+/* Whether n_rows more rows are a step of decoding. */
+static bool is_step(const struct cache_kivi *c, size_t n_rows)
+{
+    return n_rows == 1 && c->base.n_prompt <= 1 && !has_prompt(c);
+}
+
 /* Pages of the tail that n_rows more rows take. */
 static size_t tail_need(const struct cache_kivi *c, size_t n_rows)
 {
     const size_t n = c->base.length;
     if (has_prompt(c))
         return lsi_div_up(n - c->layers[0].base + n_rows, LSI_KV_PAGE);
-    if (n_rows == 1)
+    if (is_step(c, n_rows))
         return tail_pages(n + 1, c->R, c->sinks);
     return lsi_div_up(lsi_min_size(n, c->sinks + c->R) + n_rows, LSI_KV_PAGE);
 }
@@ -403,7 +409,7 @@ static void append(struct lsi_cache *cache, struct lsi_exec *ex, size_t layer, c
 static void commit(struct lsi_cache *cache, size_t n_rows)
 {
     struct cache_kivi *c = kivi(cache);
-    if (n_rows == 1 && !has_prompt(c))
+    if (is_step(c, n_rows))
         c->settled++;
     cache->length += n_rows;
 }

@@ -269,7 +269,7 @@ static size_t n_sets(const struct lsi_cache_shape *s, const struct lsi_cache_spe
 /* Memory while a row is attended: of n runs, `read` of which are chosen. */
 struct workspace {
     float *scores;           /* [n_sets][n] */
-    uint64_t *order;         /* [n_sets][n] */
+    uint64_t *order;         /* [n_sets][n + 1] */
     struct lsi_slots *slots; /* [n_sets][read] */
     size_t *n_slots;         /* [n_sets] */
     size_t *first;           /* [n_sets + 1] */
@@ -279,7 +279,7 @@ static size_t layout(struct workspace *w, unsigned char *base, size_t sets, size
 {
     struct lsi_arena a = { .base = base, .cap = base ? SIZE_MAX / 2 : 0 };
     w->scores = lsi_arena_take(&a, sets * n, sizeof *w->scores);
-    w->order = lsi_arena_take(&a, sets * n, sizeof *w->order);
+    w->order = lsi_arena_take(&a, sets * (n + 1), sizeof *w->order);
     w->slots = lsi_arena_take(&a, sets * read, sizeof *w->slots);
     w->n_slots = lsi_arena_take(&a, sets, sizeof *w->n_slots);
     w->first = lsi_arena_take(&a, sets + 1, sizeof *w->first);
@@ -294,19 +294,43 @@ struct choice {
     size_t n_tokens; /* in all */
 };
 
+enum {
+    BINS = 1024,
+    BIN_SHIFT = 54
+};
+
+/* The k-th largest of the keys of n scores: a histogram tells in which bin it is, so that few must be
+ * ordered.
+ */
+static uint64_t threshold(const float *score, size_t n, size_t k, uint64_t *order)
+{
+    uint32_t count[BINS] = { 0 };
+    size_t above = 0, bin = BINS, few = 0;
+
+    for (size_t i = 0; i < n; i++)
+        count[lsi_kept_key(score[i], 0) >> BIN_SHIFT]++;
+    do
+        above += count[--bin];
+    while (above < k);
+    for (size_t i = 0; i < n; i++) {
+        const uint64_t key = lsi_kept_key(score[i], (uint32_t)i);
+        order[few] = key;
+        few += key >> BIN_SHIFT == bin ? 1 : 0;
+    }
+    return lsi_kept_threshold(order, few, k - (above - count[bin]));
+}
+
 /* The best runs of a set and the last one, as ranges of tokens. */
 static void choose_task(void *ctx, size_t set, int thread)
 {
     const struct choice *c = ctx;
     const float *score = c->w.scores + set * c->n;
-    uint64_t *order = c->w.order + set * c->n;
+    uint64_t *order = c->w.order + set * (c->n + 1);
     struct lsi_slots *slots = c->w.slots + set * c->read;
     size_t n_slots = 0;
 
     (void)thread;
-    for (size_t i = 0; i < c->n; i++)
-        order[i] = lsi_kept_key(score[i], (uint32_t)i);
-    const uint64_t least = lsi_kept_threshold(order, c->n, c->read - 1);
+    const uint64_t least = threshold(score, c->n, c->read - 1, order);
     for (size_t i = 0; i <= c->n; i++) {
         if (i < c->n && lsi_kept_key(score[i], (uint32_t)i) < least)
             continue;

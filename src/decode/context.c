@@ -237,8 +237,9 @@ static ls_status check_memory(const ls_context *ctx, size_t n_tokens, size_t n_p
     const struct lsi_cache *c = ctx->cache;
     const struct lsi_cache_policy *p = c->policy;
     const size_t now = p->plan(&c->shape, &c->spec, c->length);
-    const size_t will = p->plan_prompt && n_prompt > 1 ? p->plan_prompt(&c->shape, &c->spec, n_tokens, n_prompt)
-                                                       : p->plan(&c->shape, &c->spec, n_tokens);
+    const size_t will = p->plan_prompt && n_prompt > 1
+                            ? p->plan_prompt(&c->shape, &c->spec, n_tokens, n_prompt)
+                            : p->plan(&c->shape, &c->spec, n_tokens);
     if (will <= now || will - now <= p->plan(&c->shape, &c->spec, LSI_KV_PAGE))
         return LS_OK; /* a step of decoding: asking the system would cost more than it */
     const size_t available = lsi_memory_available();

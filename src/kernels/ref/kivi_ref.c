@@ -219,6 +219,11 @@ void lsk_attn_kivi_ref(const struct lsk_attn *a)
             attend_row(a, r);
 }
 
+void lsk_attn_kivi_round_ref(const struct lsk_attn *a)
+{
+    lsk_attn_kivi_ref(a);
+}
+
 /* ---- the interchange layout ------------------------------------------------------------------ */
 
 /* Code i of a row of words. */

@@ -191,25 +191,48 @@ static void fetch(const struct lsk_attn *a, size_t r0)
         _mm_prefetch((const char *)a->next + i, _MM_HINT_T1);
 }
 
-void lsk_attn_bf16_round_amx(const struct lsk_attn *a)
+static void configure_tiles(void)
 {
     struct tile_config config = { .palette = 1 };
 
-    if (a->D % STEP != 0 || a->D > MAX_D) {
-        lsk_attn_bf16_round_avx512(a);
-        return;
-    }
     for (size_t i = 0; i < 8; i++) {
         config.row_bytes[i] = 64;
         config.rows[i] = LSK_TILE;
     }
     _tile_loadconfig(&config);
+}
+
+void lsk_attn_bf16_round_amx(const struct lsk_attn *a)
+{
+    if (a->D % STEP != 0 || a->D > MAX_D) {
+        lsk_attn_bf16_round_avx512(a);
+        return;
+    }
+    configure_tiles();
     for (size_t r = 0; r < a->n_rows; r += ROWS) {
         struct block b = { .a = a, .r0 = r, .n_rows = a->n_rows - r < ROWS ? a->n_rows - r : ROWS };
         if (a->next)
             fetch(a, r);
         if (block_extent(&b))
             attend_block(&b);
+    }
+    _tile_release();
+}
+
+void lsk_attn_scores_bf16_round_amx(const struct lsk_attn_scores *a)
+{
+    const struct lsk_attn page = { .head = a->head, .D = a->D, .q = a->q };
+    _Alignas(64) lsi_bf16 q[ROWS * MAX_D];
+
+    if (a->D % STEP != 0 || a->D > MAX_D) {
+        lsk_attn_scores_bf16_round_avx512(a);
+        return;
+    }
+    configure_tiles();
+    for (size_t r = 0; r < a->n_rows; r += ROWS) {
+        const struct block b = { .a = &page, .r0 = r, .from = a->from, .to = a->to };
+        round_queries(&b, q);
+        scores(&b, q, (float(*)[LSK_PAGE])(a->z + r * LSK_PAGE));
     }
     _tile_release();
 }

@@ -75,6 +75,11 @@ void lsk_attn_kivi_avx2(const struct lsk_attn *a)
     kivi_attention(a);
 }
 
+void lsk_attn_kivi_round_avx2(const struct lsk_attn *a)
+{
+    kivi_attention(a);
+}
+
 void lsk_kivi_to_bf16_avx2(void *bf16_head, const void *head, struct lsk_kivi f, size_t D)
 {
     kivi_to_bf16(bf16_head, head, f, D);

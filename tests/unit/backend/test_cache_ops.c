@@ -1,7 +1,7 @@
 /*
  * Operations of cache policies against formulas written out in double on the values that the cache holds:
- * column sums, scores, attention over chosen slots, merging, moving, reading; every format, odd sizes,
- * and sameness for every number of threads.
+ * column sums, scores, attention over chosen slots, merging, moving, reading, bounds; every format, odd
+ * sizes, and sameness for every number of threads.
  */
 #include "attention_problem.h"
 
@@ -416,6 +416,108 @@ static void test_move(void)
     }
 }
 
+/* ---- bounds ------------------------------------------------------------------------------------------- */
+
+static double naive_bound(const struct problem *p, size_t h, size_t first, size_t run)
+{
+    const size_t D = p->D, g = h / (p->H / p->G);
+    double u = 0.0;
+
+    for (size_t d = 0; d < D; d++) {
+        double lo = INFINITY, hi = -INFINITY;
+        for (size_t s = first; s < first + run; s++) {
+            lo = fmin(lo, p->kept_k[(s * p->G + g) * D + d]);
+            hi = fmax(hi, p->kept_k[(s * p->G + g) * D + d]);
+        }
+        u += fmax((double)p->q[h * D + d] * lo, (double)p->q[h * D + d] * hi);
+    }
+    return u * (double)(1.0f / sqrtf((float)D));
+}
+
+/* The bounds of 8-bit keys are rounded outwards to bf16: by 2^-7 of their size at most. */
+static void check_bounds(const struct problem *p, size_t run, const float *scores, size_t n_runs)
+{
+    for (size_t h = 0; h < p->H; h++)
+        for (size_t i = 0; i < n_runs; i++) {
+            const double u = (double)scores[h * n_runs + i], want = naive_bound(p, h, i * run, run);
+            double size = 0.0, most = -INFINITY;
+            for (size_t d = 0; d < p->D; d++)
+                size += fabs((double)p->q[h * p->D + d]) * 4.0;
+            CHECK_NEAR(u, want, (p->format == LSI_KV_Q8 ? size / 128 : 0.0) + 2e-5);
+            for (size_t s = i * run; s < (i + 1) * run; s++)
+                most = fmax(most, naive_score(p, 0, h, s));
+            CHECK(u >= most - 2e-5);
+        }
+}
+
+static void check_together(const struct problem *p, const float *each, const float *set, size_t n,
+                           enum lsi_bounds_set how)
+{
+    const size_t group = p->H / p->G;
+
+    for (size_t g = 0; g < p->G; g++)
+        for (size_t i = 0; i < n; i++) {
+            double want = how == LSI_BOUNDS_MAX ? -INFINITY : 0.0;
+            for (size_t h = g * group; h < (g + 1) * group; h++) {
+                double u = (double)each[h * n + i], most = -INFINITY;
+                for (size_t j = 0; j < n; j++)
+                    most = fmax(most, (double)each[h * n + j]);
+                want = how == LSI_BOUNDS_PSEUDO ? want + exp(u - most)
+                       : how == LSI_BOUNDS_MAX  ? fmax(want, u)
+                                                : want + u;
+            }
+            CHECK_NEAR(set[g * n + i], want, 3e-5);
+        }
+}
+
+static void test_bounds(void)
+{
+    static const size_t runs[] = { 16, 1, 5, 64, 7 };
+
+    for (size_t i = 0; i < 21; i++) {
+        const size_t G = i % 2 + 1, H = G * groups[i % 5], run = runs[i % 5];
+        struct problem p = problem((enum lsi_kv_format)(i % 3), 1, H, G, dims[i / 3], 600 + i * 31, 0, 0);
+        make_problem(&p, 700 + i);
+        for (size_t d = 0; i == 20 && d < H * p.D; d++) /* queries of one sign see one side alone */
+            p.q[d] = -fabsf(p.q[d]);
+        const size_t n = p.n_slots / run, bytes = lsi_bounds_page_bytes(p.format, G, p.D);
+        void *pages[MAX_PAGES] = { NULL };
+        for (size_t j = 0; j < lsi_div_up(n, LSI_KV_PAGE); j++) {
+            pages[j] = lsi_calloc(heap(), 1, bytes);
+            REQUIRE(pages[j] != NULL);
+        }
+        float *each = floats(H * n), *set = floats(H * n), *first = floats(H * n);
+        for (int threads = 1; threads <= 3; threads++) {
+            struct lsi_exec ex = make_exec(threads, LSI_COMPUTE_AUTO, &p, 1);
+            const struct lsi_bounds b = { .format = p.format, .G = G, .D = p.D, .run = run, .pages = pages };
+            const struct lsi_kv_view kv = view(&p);
+            ls_error err;
+            REQUIRE_OK(lsi_exec_set_scratch(&ex, lsi_op_bounds_scores_scratch(&ex, H, p.D, n), &err), err);
+            lsi_op_bounds_store(&ex, &b, &kv, 0, n / 3);
+            lsi_op_bounds_store(&ex, &b, &kv, n / 3, n - n / 3);
+            for (int how = LSI_BOUNDS_EACH; how <= LSI_BOUNDS_SUM; how++) {
+                float *to = how == LSI_BOUNDS_EACH ? each : set;
+                lsi_op_bounds_scores(&ex, &b, p.q, H, 1.0f / sqrtf((float)p.D), n, (enum lsi_bounds_set)how,
+                                     to, n);
+                if (how != LSI_BOUNDS_EACH)
+                    check_together(&p, each, set, n, (enum lsi_bounds_set)how);
+            }
+            lsi_exec_fini(&ex);
+            if (threads == 1) {
+                check_bounds(&p, run, each, n);
+                memcpy(first, each, H * n * sizeof *each);
+            }
+            CHECK(memcmp(first, each, H * n * sizeof *each) == 0);
+        }
+        free_floats(each, H * n);
+        free_floats(set, H * n);
+        free_floats(first, H * n);
+        for (size_t j = 0; j < lsi_div_up(n, LSI_KV_PAGE); j++)
+            lsi_free(heap(), pages[j], bytes);
+        free_problem(&p);
+    }
+}
+
 /* Row by row what lsi_op_rope gives; and back again. */
 static void test_rope_at(void)
 {
@@ -460,7 +562,7 @@ int main(int argc, char **argv)
 {
     static const struct test tests[] = {
         TEST(test_sums), TEST(test_scores), TEST(test_slots),   TEST(test_merge),
-        TEST(test_load), TEST(test_move),   TEST(test_rope_at),
+        TEST(test_load), TEST(test_move),   TEST(test_rope_at), TEST(test_bounds),
     };
     return test_main(tests, sizeof tests / sizeof tests[0], argc, argv);
 }
