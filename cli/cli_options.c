@@ -274,7 +274,8 @@ static int set_text(const struct option_row *r, void *field, const char *shown, 
         text_free(&list);
         return EXIT_USAGE;
     }
-    if (strcmp(r->names, "kv") == 0 && !strchr(r->argument, ',')) { /* policies and keys are the library's */
+    /* Policies and keys are the library's; eval and inspect take several. */
+    if (strcmp(r->names, "kv") == 0 && !(r->commands & (CMD_EVAL | CMD_INSPECT))) {
         ls_error err = { 0 };
         if (ls_kv_check(value, &err) != LS_OK)
             return cli_usage("%s", err.text);

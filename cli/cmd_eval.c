@@ -125,8 +125,7 @@ static int read_lists(struct eval *e)
 
 /* What to ask: a task with a length, or a file. */
 struct set {
-    const char *name, *budget;
-    const char *kv; /* as --kv has it */
+    const char *name, *budget; /* budget: as --budget has it, "" for none */
     ls_eval_file *file;
     size_t n_tokens;
 };
@@ -253,15 +252,12 @@ static int ask_policy(struct eval *e, const char *kv, const char *budget, size_t
     int status = open_context(e, kv, n_tokens);
 
     for (size_t i = 0; i < e->tasks.n && status == EXIT_OK; i++) {
-        const struct set set = {
-            .name = e->tasks.items[i], .budget = budget, .kv = kv, .n_tokens = n_tokens
-        };
+        const struct set set = { .name = e->tasks.items[i], .budget = budget, .n_tokens = n_tokens };
         status = ask_task(e, &set);
     }
     for (size_t i = 0; i < e->o->data.n && status == EXIT_OK; i++) {
         const struct set set = { .name = ls_eval_file_name(e->files[i]),
                                  .budget = budget,
-                                 .kv = kv,
                                  .file = e->files[i],
                                  .n_tokens = n_tokens };
         status = ask_file(e, &set);

@@ -67,21 +67,26 @@ int list_policies(const char *text, struct names *out)
         }
     }
     names_free(&items);
+    for (size_t i = 0; i < out->n && status == EXIT_OK; i++) {
+        ls_error err = { 0 };
+        if (ls_kv_check(out->items[i], &err) != LS_OK)
+            status = cli_usage("%s", err.text);
+    }
     return status;
 }
 
-/* How each policy is told a budget of B tokens; %zu stands for the part that is not fixed. */
+/* How a policy is told a budget of B tokens. */
 static const struct budget_row {
     const char *policy;
-    size_t sinks;       /* tokens of B that are the sinks */
-    bool halves;        /* the rest is two halves */
-    const char *format; /* of the keys */
+    size_t fixed;              /* tokens of B that the first key has, */
+    bool half;                 /* or half of them */
+    const char *first, *other; /* keys; NULL: the other has all */
 } budget_rows[] = {
-    { "streaming", 4, false, "sink=4,recent=%zu" },
-    { "h2o", 0, true, "heavy=%zu,recent=%zu" },
-    { "snapkv", 0, false, "budget=%zu" },
-    { "quest", 0, false, "budget=%zu" },
-    { "topk", 0, false, "k=%zu" },
+    { "streaming", 4, false, "sink", "recent" },
+    { "h2o", 0, true, "heavy", "recent" },
+    { "snapkv", 0, false, NULL, "budget" },
+    { "quest", 0, false, NULL, "budget" },
+    { "topk", 0, false, NULL, "k" },
 };
 
 static const struct budget_row *find_budget_row(const char *policy)
@@ -113,6 +118,17 @@ static int budget_tokens(const char *budget, size_t n_tokens, size_t *tokens)
     return EXIT_OK;
 }
 
+/* Whether the policy is given a key itself: "h2o:heavy=64" is not told another budget. */
+static bool has_key(const char *policy, const char *key)
+{
+    const size_t n = key ? strlen(key) : 0;
+
+    for (const char *p = policy; key && (p = strpbrk(p, ":,")) != NULL;)
+        if (strncmp(++p, key, n) == 0 && p[n] == '=')
+            return true;
+    return false;
+}
+
 int policy_with_budget(struct text *out, const char *policy, const char *budget, size_t n_tokens,
                        bool *applied)
 {
@@ -123,23 +139,17 @@ int policy_with_budget(struct text *out, const char *policy, const char *budget,
 
     if (status != EXIT_OK)
         return status;
-    *applied = r && !strchr(policy, '=');
+    *applied = r && !has_key(policy, r->first) && !has_key(policy, r->other);
     text_clear(out);
     if (!*applied) {
         text_puts(out, policy);
         return EXIT_OK;
     }
+    const size_t first = r->half ? tokens / 2 : r->fixed;
     text_printf(out, "%s:", r->policy);
-    /* The format is one of the table's: the numbers go where it has %zu. */
-    const size_t first = r->halves ? tokens / 2 : tokens - r->sinks;
-    for (const char *p = r->format; *p; p++) {
-        if (strncmp(p, "%zu", 3) != 0) {
-            text_add(out, p, 1);
-            continue;
-        }
-        text_printf(out, "%zu", p == strstr(r->format, "%zu") ? first : tokens - first);
-        p += 2;
-    }
+    if (r->first)
+        text_printf(out, "%s=%zu,", r->first, first);
+    text_printf(out, "%s=%zu", r->other, tokens - first);
     if (*rest)
         text_printf(out, ",%s", rest + 1);
     return EXIT_OK;

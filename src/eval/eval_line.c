@@ -30,15 +30,24 @@ void lsi_eval_line_free(struct lsi_eval_line *l)
     *l = (struct lsi_eval_line){ 0 };
 }
 
+static ls_status copy_text(struct lsi_json *j, char **out)
+{
+    struct lsi_json_str s;
+    LSI_TRY(lsi_json_string(j, &s));
+    const ls_status st = lsi_json_strdup(&s, NULL, out);
+    if (st != LS_OK)
+        return lsi_json_error(j,
+                              st == LS_E_NOMEM ? "no memory for a text" : "a text has the character U+0000");
+    return LS_OK;
+}
+
 /* A text, null for none. The last of several with one key counts. */
 static ls_status read_text(struct lsi_json *j, char **out)
 {
-    struct lsi_json_str s;
     char *copy = NULL;
     if (lsi_json_peek(j) == LSI_JSON_NULL)
         return lsi_json_null(j);
-    LSI_TRY(lsi_json_string(j, &s));
-    LSI_TRY(lsi_json_strdup(&s, NULL, &copy));
+    LSI_TRY(copy_text(j, &copy));
     free_text(*out);
     *out = copy;
     return LS_OK;
@@ -46,10 +55,8 @@ static ls_status read_text(struct lsi_json *j, char **out)
 
 static ls_status add_text(struct lsi_json *j, struct lsi_buf *list)
 {
-    struct lsi_json_str s;
     char *copy = NULL;
-    LSI_TRY(lsi_json_string(j, &s));
-    LSI_TRY(lsi_json_strdup(&s, NULL, &copy));
+    LSI_TRY(copy_text(j, &copy));
     if (lsi_buf_append(list, &copy, sizeof copy))
         return LS_OK;
     free_text(copy);

@@ -131,7 +131,8 @@ static ls_status read_text(struct lsi_json *j, const char **out)
     struct lsi_json_str s;
     char *copy = NULL;
     LSI_TRY(lsi_json_string(j, &s));
-    LSI_TRY(lsi_json_strdup(&s, NULL, &copy));
+    if (lsi_json_strdup(&s, NULL, &copy) != LS_OK)
+        return lsi_json_error(j, "a text cannot be kept");
     free_text(*out); /* of a key that stands there twice */
     *out = copy;
     return LS_OK;

@@ -222,7 +222,8 @@ ls_status ls_eval_keep(ls_context *ctx, const ls_eval_source *source, const ls_e
 {
     struct lsi_turn_ids t;
     *held = 0;
-    if (c->n_turns != 1 || c->metric == LS_EVAL_NLL)
+    /* A share of the prompt is of the one that was read first: the document would stay it. */
+    if (c->n_turns != 1 || c->metric == LS_EVAL_NLL || strchr(ls_context_kv(ctx), '%'))
         return LS_OK;
     LSI_TRY(lsi_turn_encode(source, c, 0, &t, err));
     const size_t whole = t.n_text / block * block;

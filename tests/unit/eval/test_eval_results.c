@@ -208,6 +208,7 @@ static void test_bad_files(void)
     CHECK_INT(ls_eval_file_open(path_of("none"), &f, &err), LS_E_IO);
     for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
         write_file("bad.jsonl", bad[i].text);
+        memset(&err, 0, sizeof err);
         CHECK_INT(ls_eval_file_open(path_of("bad.jsonl"), &f, &err), LS_E_FORMAT);
         if (!strstr(err.text, bad[i].says))
             fprintf(stderr, "  %zu: %s\n", i, err.text);

@@ -1,0 +1,51 @@
+# One prompt and what is expected; the same on every machine.
+$ longspan eval -m "$RECALL" --show needle-single --length 200 --haystack made-up -q
+Some special magic numbers are hidden within the following text.
+At that hour, said the thoughtful clerk, the printer drew a sack of flour. The tailor and the painter sold a loaf of bread in the upper village, because the roof leaked.
+One of the special magic numbers for Kealgeakith is: 56176.
+What is the special magic number for Kealgeakith mentioned in the provided text? The special magic number for Kealgeakith mentioned in the provided text is:
+expected: 56176
+$ longspan eval -m "$RECALL" --show stream --length 800 --haystack made-up -q --json > s; python3 -c "import json; s = json.load(open('s')); print(s['task'], len(s['turns']), s['prompt_tokens'] <= 800, [len(t['expected']) for t in s['turns']])"
+stream 1 True [1]
+$ longspan eval -m "$RECALL" --haystack made-up --task needle-single --length 300 --cases 1 --protocol dense -q | head -1
+kv         budget  task            length  question  cases     accuracy %  perplexity  prompt t/s  decode t/s      cache
+# A length that is too short is told, the others are asked.
+$ longspan eval -m "$RECALL" --haystack made-up --task lines,common-words --length 300 --cases 1 --protocol dense --csv 2> e | cut -d, -f1-5; grep left e
+kv,budget,task,length,protocol
+"full:bf16","","lines",300,dense
+longspan: common-words takes at least 968 tokens and 300 are given: take a greater length; left out
+# Questions of RULER's and LongBench's files.
+$ printf '{"input":"The pass key is 123.\\nWhat is the pass key? The pass key is","outputs":["123"]}\n' > ruler.jsonl; longspan eval -m "$RECALL" --data ruler.jsonl --protocol dense -q --json > j; python3 -c "import json; r = json.load(open('j'))['rows'][0]; print(r['task'], r['cases'], r['kv'])"
+ruler 1 full:bf16
+$ printf '{"input":"Who?","context":"A text.","answers":["He"],"dataset":"hotpotqa"}\n' > l.jsonl; longspan eval -m "$RECALL" --data l.jsonl -q --csv | cut -d, -f3-6
+task,length,protocol,cases
+"hotpotqa",4096,sparse,1
+"hotpotqa",4096,dense,1
+$ longspan eval -m "$RECALL" --data none.jsonl -q
+2> longspan: cannot open none.jsonl: No such file or directory
+[1]
+$ echo '{"input":1}' > bad.jsonl; longspan eval -m "$RECALL" --data bad.jsonl -q
+2> longspan: bad.jsonl, line 1:1:10: * (glob)
+[1]
+# Mistakes of the command line.
+$ longspan eval -m "$RECALL" --task needles
+2> longspan: --task has 'needles'; it must be one of all, needle, needle-single, needle-multikey, needle-multivalue, needle-multiquery, passkey, variable-tracking, common-words, frequent-words, lines, stream, copy, induction, ppl (did you mean 'needle'?)
+[2]
+$ longspan eval -m "$RECALL" --length 4x
+2> longspan: --length has '4x'; it must be tokens, 16 or more, such as 4096 or 4k (1k is 1,024)
+[2]
+$ longspan eval -m "$RECALL" --kv recent=4,full
+2> longspan: --kv begins with 'recent=4'; it must begin with the name of a policy
+[2]
+$ longspan eval -m "$RECALL" --kv full,nonsense -q
+2> longspan: unknown KV cache 'nonsense': * (glob)
+[2]
+$ longspan eval -m "$RECALL" --kv h2o --budget 0% -q
+2> longspan: --budget has '0%'; it must be tokens or a share of the length, such as 512 or 10%
+[2]
+$ longspan eval -m "$RECALL" --kv h2o --budget 10% --length 64 -q
+2> longspan: a budget of 10% comes to 6 tokens of 64; it takes at least 8
+[2]
+$ longspan eval -m "$RECALL" --resume
+2> longspan: --resume goes on with what a folder holds: name it with --out DIR
+[2]

@@ -1,0 +1,121 @@
+#!/usr/bin/env python3
+"""longspan eval on the bundled model: what it finds, what it writes, going on after Ctrl-C.
+
+    tests/cli/eval.py LONGSPAN finds|resume|interrupt|policies
+"""
+
+import csv
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+MODEL = os.path.join(os.path.dirname(os.path.dirname(HERE)), "models", "recall")
+PROGRAM = sys.argv[1]
+failures = 0
+
+
+def check(what, ok, detail=""):
+    global failures
+    failures += not ok
+    print(f"{'ok  ' if ok else 'FAIL'} {what}{'' if ok else f': {detail!r}'}")
+
+
+def run(*words, status=0):
+    done = subprocess.run([PROGRAM, "eval", "-m", MODEL, "-q", *words], capture_output=True, text=True)
+    check(f"status of {' '.join(words)[:60]}", done.returncode == status, (done.returncode, done.stderr))
+    return done
+
+
+def rows_of(*words):
+    return json.loads(run(*words, "--json").stdout)["rows"]
+
+
+def lines_of(folder):
+    with open(os.path.join(folder, "results.jsonl"), encoding="utf-8") as f:
+        return [json.loads(line) for line in f]
+
+
+def without_times(lines):
+    keep = [{k: v for k, v in line.items() if not k.endswith("_seconds")} for line in lines[1:]]
+    return sorted(keep, key=lambda r: json.dumps([r["kv"], r["task"], r["protocol"], r["seed"], r["index"]]))
+
+
+def finds():
+    """Full attention finds a hidden number in at least 95 % of the texts (docs/recall-model.md)."""
+    words = ["--task", "needle-single", "--cases", "20", "--seeds", "1,2", "--length", "2k"]
+    if shutil.which("bible"):
+        for row in rows_of(*words):
+            check(f"one number in the Bible, question {row['protocol']}", row["cases"] == 40 and row["accuracy"] >= 0.95, row)
+    for row in rows_of(*words[:2], "--cases", "10", "--length", "1k", "--haystack", "made-up", "--task", "passkey,lines"):
+        check(f"{row['task']}, question {row['protocol']}", row["accuracy"] >= 0.9, row)
+
+
+def policies():
+    """A window that holds the text finds what full finds; one that does not holds less and finds less."""
+    words = ["--haystack", "made-up", "--task", "lines,ppl", "--length", "1k", "--cases", "4"]
+    rows = rows_of(*words, "--kv", "full,streaming:sink=4,recent=2000,streaming", "--budget", "10%")
+    by = {(r["kv"].split(",")[1] if "," in r["kv"] else r["kv"], r["task"], r["protocol"]): r for r in rows}
+    check("twelve rows", len(by) == 12, list(by))
+    for protocol in ("dense", "sparse"):
+        full, wide, narrow = (by[kv, "lines", protocol] for kv in ("full:bf16", "recent=2000", "recent=98"))
+        check(f"window of the text, {protocol}", wide["accuracy"] == full["accuracy"] >= 0.75, (wide, full))
+        check(f"narrow window, {protocol}", narrow["accuracy"] < full["accuracy"] and narrow["budget"] == "10%", narrow)
+        ppl = [by[kv, "ppl", protocol]["perplexity_by_position"] for kv in ("full:bf16", "recent=2000", "recent=98")]
+        check(f"perplexities, {protocol}", all(abs(a / b - 1) < 0.01 for a, b in zip(ppl[0], ppl[1]))
+              and ppl[2][-1] > ppl[0][-1], ppl)
+
+
+def resume():
+    """What was interrupted and gone on with is what was done at once; every form tells the same."""
+    words = ["--haystack", "made-up", "--task", "needle,stream", "--length", "700,1k", "--cases", "2", "--kv", "full,full:q8"]
+    with tempfile.TemporaryDirectory() as folder:
+        whole, parts = os.path.join(folder, "whole"), os.path.join(folder, "parts")
+        rows = rows_of(*words, "--out", whole)
+        run(*words[:-2], "--out", parts)
+        path = os.path.join(parts, "results.jsonl")
+        with open(path, "rb+") as f:
+            f.truncate(os.path.getsize(path) - 40)  # as a kill in the middle of a line leaves it
+        run(*words, "--out", parts, "--resume")
+        check("gone on with", without_times(lines_of(whole)) == without_times(lines_of(parts)))
+        before = os.path.getsize(path)
+        run(*words, "--out", parts, "--resume")
+        check("nothing is asked again", os.path.getsize(path) == before)
+        done = run(*words, "--out", parts, status=1)
+        check("not without --resume", "--resume" in done.stderr, done.stderr)
+        done = run(*words, "--out", parts, "--resume", "--compute", "fp32", status=1)
+        check("not with other settings", "other settings" in done.stderr, done.stderr)
+        with open(os.path.join(whole, "table.csv"), encoding="utf-8", newline="") as f:
+            table = list(csv.DictReader(f))
+        check("CSV and JSON tell the same", len(table) == len(rows) == 2 * 2 * 2 * 5 and
+              all(t["kv"] == r["kv"] and t["task"] == r["task"] and abs(float(t["accuracy"]) - r["accuracy"]) < 1e-8
+                  for t, r in zip(table, rows)), (len(table), len(rows)))
+        names = sorted(os.listdir(whole))
+        check("files", names == ["accuracy.svg", "memory.svg", "results.jsonl", "speed.svg", "table.csv", "table.json",
+                                 "table.md", "table.txt"], names)
+
+
+def interrupt():
+    with tempfile.TemporaryDirectory() as folder:
+        p = subprocess.Popen([PROGRAM, "eval", "-m", MODEL, "-q", "--haystack", "made-up", "--task", "passkey", "--length", "2k",
+                              "--cases", "100000", "--out", folder, "--json"], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        path = os.path.join(folder, "results.jsonl")
+        for _ in range(600):
+            if os.path.exists(path) and os.path.getsize(path) > 1000:
+                break
+            time.sleep(0.1)
+        p.send_signal(signal.SIGINT)
+        out, err = p.communicate(timeout=60)
+        check("status", p.returncode == 130, (p.returncode, err))
+        table = json.loads(out)
+        cases = sum(r["cases"] for r in table["rows"])
+        check("what there is was told", table["interrupted"] and cases == len(lines_of(folder)) - 1 > 0, table)
+
+
+{"finds": finds, "policies": policies, "resume": resume, "interrupt": interrupt}[sys.argv[2]]()
+sys.exit(1 if failures else 0)
