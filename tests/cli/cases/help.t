@@ -17,6 +17,7 @@ Commands:
   verify-training  compare a way of training with the plain one
   plan             say what training a model takes, before it starts
   bench            measure speed
+  eval             measure what cache policies lose on long texts
   merge            add a trained adapter to its model
   help             the page of a command: longspan help chat; of the ways to keep a cache: help kv
   version          version, instruction sets in use, libraries
@@ -34,7 +35,7 @@ Environment:
 'longspan COMMAND --help' explains a command and its options.
 $ longspan help > a; longspan --help > b; longspan -h > c; cmp a b && cmp b c && echo same
 same
-$ for c in generate chat perplexity inspect tokenize info convert train verify-training plan bench merge; do longspan $c --help > a && longspan help $c > b && cmp a b && for w in Usage: Input: --help Examples: 'Exit status'; do grep -q -- "$w" a || echo "$c: no $w"; done; done
+$ for c in generate chat perplexity inspect tokenize info convert train verify-training plan bench eval merge; do longspan $c --help > a && longspan help $c > b && cmp a b && for w in Usage: Input: --help Examples: 'Exit status'; do grep -q -- "$w" a || echo "$c: no $w"; done; done
 $ longspan perplexity --help
 longspan perplexity: measure how well a model predicts a text
 
@@ -87,7 +88,7 @@ Examples:
   longspan perplexity -m model.gguf -f book.txt --per-token tokens.jsonl
 
 Exit status: 0 done, 1 something failed, 2 the command line is wrong, 130 interrupted by Ctrl-C.
-$ for c in generate chat perplexity inspect tokenize info convert train verify-training plan bench merge; do longspan $c --help | awk -v c=$c 'length > 110 { print c ": " $0 }'; done
+$ for c in generate chat perplexity inspect tokenize info convert train verify-training plan bench eval merge; do longspan $c --help | awk -v c=$c 'length > 110 { print c ": " $0 }'; done
 # Policies, keys and defaults come from the library.
 $ longspan help kv | sed -n '1p;/^  streaming/,/^$/p'
 longspan help kv: how keys and values of past tokens are kept
