@@ -50,8 +50,7 @@ static struct cache_h2o *h2o(struct lsi_cache *c)
 }
 
 static const struct lsi_cache_key keys[] = {
-    { "heavy", "tokens kept for the attention they have got (of a prompt: 10%)", "10%", 0, 1 << 30, true,
-      NULL },
+    { "heavy", "tokens kept for the attention they have got", "10%", 0, 1 << 30, true, NULL },
     { "recent", "latest tokens, always kept", "10%", 0, 1 << 30, true, NULL },
     { "sinks", "first tokens, never dropped; they count as heavy", "0", 0, 1 << 20, false, NULL },
     { "chunk", "tokens of a prompt after which it is cut to the budget; 0: at its end only", "0", 0, 1 << 30,
