@@ -24,9 +24,9 @@ enum {
 static const struct lsi_cache_key keys[] = {
     [K] = { "k", "tokens attended to, or per cent of the tokens so far, rounded up", "10%", 1, INT32_MAX,
             .percent = true },
-    [SINKS] = { "sinks", "first tokens that are always among them", "0", 0, INT32_MAX },
+    [SINKS] = { "sinks", "first tokens that are always among them", "0", 0, INT32_MAX, false, NULL },
     [RECENT] = { "recent", "latest tokens that are always among them, with the current one", "1", 1,
-                 INT32_MAX },
+                 INT32_MAX, false, NULL },
     [SETS] = { "sets", "a set for each query head, or one for the query heads of a kv head", "per_q",
                .choices = "per_q|per_group" },
     [RENORM] = { "renorm", "weights of the set sum to 1; no: they stay those of full attention", "yes",
