@@ -188,22 +188,29 @@ int session_prompt(struct session *s, const int32_t *ids, size_t n, struct answe
             ls_context_capacity(s->ctx), n + 256);
     if (!go_back(s, ids, n, &common, &err))
         return cli_fail("%s", err.text);
-    a->kept_tokens = common;
+    a->kept_tokens = common - (common < s->share_tokens ? common : s->share_tokens);
     progress_start(&s->progress, "prompt", "tokens", s->o->quiet);
     status = append(s, ids + common, n - common);
     progress_end(&s->progress);
-    a->prompt_seconds = now_seconds() - started;
+    a->prompt_seconds = now_seconds() - started + s->share_seconds;
+    s->share_tokens = 0;
+    s->share_seconds = 0;
     return status;
 }
 
-/* Process ids as a prompt and keep them as a beginning. */
+/* Process ids as a prompt and keep them as a beginning, unless they are too many: then so are those of the
+ * prompt, which is told. What it took counts for the first answer. */
 static int begin(struct session *s, const int32_t *ids, size_t n)
 {
     struct answer a = { 0 };
-    const int status = n > 0 ? session_prompt(s, ids, n, &a) : EXIT_OK;
 
-    if (status == EXIT_OK && n > 0)
+    if (n == 0 || n >= ls_context_capacity(s->ctx))
+        return EXIT_OK;
+    const int status = session_prompt(s, ids, n, &a);
+    if (status == EXIT_OK)
         keep_base(s);
+    s->share_tokens = n - a.kept_tokens;
+    s->share_seconds = a.prompt_seconds;
     answer_free(&a);
     return status;
 }

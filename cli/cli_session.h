@@ -32,6 +32,8 @@ struct session {
     ls_context *base; /* the beginning that all prompts share, or NULL (session_share) */
     int32_t *base_ids;
     size_t n_base;
+    size_t share_tokens; /* processed for it, to be counted with the first answer */
+    double share_seconds;
 };
 
 /** What one prompt gave. Zero-initialise; release with answer_free. */

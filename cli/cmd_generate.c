@@ -118,7 +118,7 @@ static int read_document(struct run *r)
         return status;
     status = session_share(&r->s, encode_prompt, r);
     store_add(&r->store, "doc", r->doc.data, r->doc.len);
-    return status == EXIT_OK ? store_save(&r->s, &r->store) : status;
+    return status == EXIT_OK && r->s.n_base > 0 ? store_save(&r->s, &r->store) : status;
 }
 
 static int run_prompts(struct run *r, const struct prompts *p)
