@@ -403,7 +403,6 @@ void lsi_cpu_attention(struct lsi_exec *ex, const struct lsi_attention *a)
         return;
     ex->scratch.used = 0;
     c.group = a->H / a->kv.G;
-    LSI_ASSERT(a->end == 0 || lsi_cpu_seen_from(a, 0) < a->end);
     c.head_bytes = lsi_cpu_head_bytes(a->kv.format, a->kv.D);
     choose_kernel(ex, &c);
     if (lsi_cpu_few(ex, a->T, FEW_TOKENS))
