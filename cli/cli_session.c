@@ -115,7 +115,8 @@ static void hold(struct session *s, const int32_t *ids, size_t n)
         s->cap_held = 2 * (s->n_held + n);
         s->held = cli_realloc(s->held, s->cap_held, sizeof *s->held);
     }
-    memcpy(s->held + s->n_held, ids, n * sizeof *ids);
+    if (n)
+        memcpy(s->held + s->n_held, ids, n * sizeof *ids);
     s->n_held += n;
 }
 
@@ -128,7 +129,8 @@ static void keep_base(struct session *s)
 
     s->n_base = st == LS_OK ? s->n_held : 0; /* without it prompts are processed from the first token on */
     s->base_ids = cli_realloc(s->base_ids, s->n_base, sizeof *s->base_ids);
-    memcpy(s->base_ids, s->held, s->n_base * sizeof *s->base_ids);
+    if (s->n_base)
+        memcpy(s->base_ids, s->held, s->n_base * sizeof *s->base_ids);
 }
 
 void session_holds(struct session *s, const int32_t *ids, size_t n)
@@ -228,7 +230,7 @@ int session_share(struct session *s, encode_fn *encode, void *user)
         status = encode(user, probes[i], strlen(probes[i]), &ids, &n);
         while (status == EXIT_OK && k < n && (i == 0 || (k < n_shared && ids[k] == shared[k])))
             k++;
-        if (status == EXIT_OK && i == 0) {
+        if (status == EXIT_OK && i == 0 && n > 0) {
             shared = cli_realloc(NULL, n, sizeof *shared);
             memcpy(shared, ids, n * sizeof *ids);
         }

@@ -59,7 +59,8 @@ static int encode_more(struct run *r, const struct text *prompt, int32_t **ids, 
         return status;
     *n = n_held + n_pending + n_more;
     *ids = cli_realloc(NULL, *n, sizeof **ids);
-    memcpy(*ids, r->s.held, n_held * sizeof **ids);
+    if (n_held)
+        memcpy(*ids, r->s.held, n_held * sizeof **ids);
     if (n_pending)
         memcpy(*ids + n_held, pending->data, n_pending * sizeof **ids);
     if (n_more)
