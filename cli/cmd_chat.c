@@ -171,7 +171,7 @@ static int begin(struct chat *c)
     if (!c->doc.len)
         return EXIT_OK;
     status = session_share(&c->s, encode_question, c);
-    return status == EXIT_OK && c->s.n_base > 0 ? keep(c) : status;
+    return status == EXIT_OK && c->s.o->session && c->s.n_base > 0 ? keep(c) : status;
 }
 
 /* ---- one-shot ------------------------------------------------------------------ */
