@@ -87,7 +87,7 @@ struct cli_options {
     double lr, warmup, min_lr_ratio, weight_decay, eps, clip;
     struct real_list betas;
     const char *schedule, *weights, *moments, *mode, *spill;
-    long long mlp_chunks, head_chunks;
+    long long mlp_chunks, head_chunks, checkpoint_layers;
     unsigned long long memory;
     long long lora_rank;
     double lora_alpha, rope_base;

@@ -49,6 +49,7 @@ static int plan_mode(struct plan_report *r, const ls_planner *p, struct plan_mod
     m->plan.struct_size = sizeof m->plan;
     m->cost.struct_size = sizeof m->cost;
     m->o.seq = r->seq;
+    m->o.memory = r->memory;
     if (ls_planner_longest(p, &m->o, r->memory, &m->longest, &m->plan, &err) != LS_OK)
         return library_fails(&err);
     m->fits = m->longest > 0;
@@ -101,8 +102,10 @@ static int plan_own(struct plan_report *r, const ls_planner *p)
         r->modes[i].name = modes[i].name;
         if (modes[i].mode == o.mode)
             r->chosen = i;
-        else if (modes[i].mode == LS_TRAIN_STANDARD)
+        else if (modes[i].mode == LS_TRAIN_STANDARD) {
             r->modes[i].o.spill = NULL;
+            r->modes[i].o.checkpoint_layers = 0;
+        }
         status = plan_mode(r, p, &r->modes[i]);
     }
     if (status != EXIT_OK)

@@ -52,6 +52,7 @@ static void json_pieces(struct json_out *j, const ls_train_plan *p)
     json_uint(j, "mlp_chunks", p->mlp_chunks);
     json_uint(j, "head_rows", p->head_rows);
     json_uint(j, "head_chunks", p->head_chunks);
+    json_uint(j, "checkpoint_layers", p->checkpoint_layers);
 }
 
 static void json_bytes(struct json_out *j, const ls_train_plan *p)

@@ -38,6 +38,14 @@ static const char *format_time(char out[32], double seconds)
     return out;
 }
 
+/* "2nd", "3rd", "4th" … "11th" … "21st". */
+static const char *format_ordinal(char out[32], size_t n)
+{
+    const size_t ones = n % 100 / 10 == 1 ? 0 : n % 10;
+    snprintf(out, 32, "%zu%s", n, ones == 1 ? "st" : ones == 2 ? "nd" : ones == 3 ? "rd" : "th");
+    return out;
+}
+
 /* ---- this library ------------------------------------------------------------------- */
 
 static void print_options(const struct plan_report *r)
@@ -165,6 +173,10 @@ static void print_details(const struct plan_report *r)
     putchar('\n');
     printf("  pieces    blocks of %zu rows (%zu), MLP of %zu (%zu), head of %zu (%zu)\n", p->block,
            (p->seq + p->block - 1) / p->block, p->mlp_rows, p->mlp_chunks, p->head_rows, p->head_chunks);
+    if (p->checkpoint_layers > 1)
+        printf(
+            "            checkpoints: the input of every %s layer; the layers between are computed again\n",
+            format_ordinal(text, p->checkpoint_layers));
     print_work(r, m);
 }
 

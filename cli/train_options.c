@@ -63,6 +63,7 @@ void train_options_how(const struct cli_options *o, ls_train_options *t)
     t->block = (size_t)o->block;
     t->mlp_chunks = (size_t)o->mlp_chunks;
     t->head_chunks = (size_t)o->head_chunks;
+    t->checkpoint_layers = (size_t)o->checkpoint_layers;
     t->spill = o->spill;
     t->memory = o->memory;
     t->n_threads = (int)o->threads;

@@ -56,7 +56,8 @@ LS_API void ls_planner_get_shape(const ls_planner *p, ls_plan_shape *shape);
 
 #define LS_PLAN_MAX_SEQ ((size_t)1 << 31) /* tokens of the longest sequence the trainer takes */
 
-/** What ls_train_get_plan would say, for the planner's model (o's model and init are not looked at). */
+/** What ls_train_get_plan would say, for the planner's model (o's model and init are not looked at).
+ * o->memory is what the choice of checkpoint_layers keeps to, 0: no limit. */
 LS_API ls_status ls_planner_get(const ls_planner *p, const ls_train_options *o, ls_train_plan *plan,
                                 ls_error *err);
 /**

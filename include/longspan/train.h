@@ -130,12 +130,15 @@ typedef struct ls_train_options {
 
     /* how */
     ls_train_mode mode;
-    size_t block;       /* rows of a block, 0: chosen */
-    size_t mlp_chunks;  /* pieces of the MLP, 0: chosen */
-    size_t head_chunks; /* pieces of the head, 0: chosen */
-    const char *spill;  /* folder for the activation checkpoints; NULL: memory */
-    uint64_t memory;    /* limit in bytes, 0: what the system could give */
-    int n_threads;      /* 0: all processors */
+    size_t block;             /* rows of a block, 0: chosen */
+    size_t mlp_chunks;        /* pieces of the MLP, 0: chosen */
+    size_t head_chunks;       /* pieces of the head, 0: chosen */
+    size_t checkpoint_layers; /* the input of every N-th layer is an activation checkpoint, what lies between
+                                 is computed again in the backward pass (arXiv 1604.06174); 0: 1, and in the
+                                 mode sweep as many as the memory asks for */
+    const char *spill;        /* folder for the activation checkpoints; NULL: memory */
+    uint64_t memory;          /* limit in bytes, 0: what the system could give */
+    int n_threads;            /* 0: all processors */
 
     /* the run */
     const char *out;
@@ -170,10 +173,11 @@ typedef struct ls_train_plan {
     size_t seq;                        /* rows planned for */
     size_t block, mlp_rows, head_rows; /* rows of the pieces */
     size_t mlp_chunks, head_chunks;
+    size_t checkpoint_layers; /* layers from one activation checkpoint to the next */
     /* states */
     uint64_t weights_bytes, master_bytes, moments_bytes, gradient_bytes;
     /* what grows with the sequence */
-    uint64_t checkpoint_bytes; /* activation checkpoints in memory */
+    uint64_t checkpoint_bytes; /* activation checkpoints in memory, and layer inputs between two of them */
     uint64_t spill_bytes;      /* and in a file */
     uint64_t kept_bytes;       /* activations of all layers (standard) */
     uint64_t rows_bytes;       /* row gradients, tokens, labels, softmax statistics */

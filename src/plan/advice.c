@@ -21,6 +21,14 @@ static bool to_spill(ls_train_options *o)
     return changes;
 }
 
+/* As many as the memory asks for. */
+static bool to_fewer_checkpoints(ls_train_options *o)
+{
+    const bool changes = o->checkpoint_layers > 0 && o->mode == LS_TRAIN_SWEEP;
+    o->checkpoint_layers = 0;
+    return changes;
+}
+
 static bool to_bf16(ls_train_options *o)
 {
     const bool changes = o->dtype != LS_TRAIN_BF16;
@@ -84,6 +92,8 @@ static const struct {
 } changes[] = {
     { "--mode sweep", "row blocks through one layer at a time", to_sweep },
     { "--spill DIR", "activation checkpoints go to a file", to_spill },
+    { "--checkpoint-layers 0", "inputs of fewer layers are kept, the layers between are computed again",
+      to_fewer_checkpoints },
     { "--dtype bf16", "products, rows and checkpoints in bf16", to_bf16 },
     { "--weights pure", "no fp32 copy of the weights, stochastic rounding", to_pure },
     { "--moments bf16", "AdamW's moments in bf16", to_moments_bf16 },
@@ -116,12 +126,13 @@ static void insert(ls_plan_advice *list, size_t n, size_t size, const ls_plan_ad
 ls_status ls_planner_advise(const ls_planner *p, const ls_train_options *options, uint64_t memory,
                             ls_plan_advice *list, size_t *n, ls_error *err)
 {
-    const ls_train_options o = lsi_plan_options(options);
+    ls_train_options o = lsi_plan_options(options);
     const size_t size = list->struct_size;
     ls_train_plan plan = { .struct_size = sizeof plan };
     size_t now;
 
     *n = 0;
+    o.memory = memory;
     LSI_TRY(ls_planner_longest(p, &o, memory, &now, &plan, err));
     for (size_t i = 0; i < LSI_LEN(changes); i++) {
         ls_train_options changed = o;

@@ -6,14 +6,15 @@
  *   head       2 n V C
  *
  * once forward, twice as much backward (two and a half times for attention). A mode that keeps no
- * activations does the layers' forward pass again; the head never, since logits stay until their
- * gradient has been formed.
+ * activations does the layers' forward pass again, and once more for layers between two activation
+ * checkpoints; the head never, since logits stay until their gradient has been formed.
  */
 #include <math.h>
 #include <string.h>
 
 #include "base/base.h"
 #include "plan/plan_impl.h"
+#include "train/layout.h"
 
 /* A layer's attention and MLP matrices and the head, in values. */
 struct matrices {
@@ -58,9 +59,11 @@ struct extent {
     double gradient_traffic; /* bytes read and written for a value of its gradient */
 };
 
-static struct extent extent_of(const ls_train_options *o)
+static struct extent extent_of(const ls_plan_shape *s, const ls_train_options *o, const ls_train_plan *plan)
 {
-    return (struct extent){ .layer_forward = o->mode == LS_TRAIN_STANDARD ? 1 : 2,
+    const size_t again = s->n_layers + lsi_train_replayed(s->n_layers, plan->checkpoint_layers);
+    return (struct extent){ .layer_forward =
+                                1 + (o->mode == LS_TRAIN_STANDARD ? 0 : (double)again / (double)s->n_layers),
                             .linear_backward = o->lora_rank ? 1 : 2,
                             .weight_bytes = o->dtype == LS_TRAIN_BF16 ? 2 : 4,
                             .gradient_traffic = o->lora_rank ? 0 : 8 };
@@ -108,7 +111,7 @@ void ls_planner_get_cost(const ls_planner *p, const ls_train_options *options, c
 {
     const ls_train_options o = lsi_plan_options(options);
     const struct matrices m = matrices_of(&p->shape);
-    const struct extent x = extent_of(&o);
+    const struct extent x = extent_of(&p->shape, &o, plan);
     const double n = (double)plan->seq, attention = attention_flops(&p->shape, n);
     const double linear = 2 * n * (double)p->shape.n_layers * (m.attention + m.mlp);
     const double head = 2 * n * m.head, backward = x.linear_backward;

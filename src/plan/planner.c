@@ -129,8 +129,10 @@ static ls_status check_trainable(const ls_planner *p, ls_error *err)
 ls_status ls_planner_get(const ls_planner *p, const ls_train_options *options, ls_train_plan *plan,
                          ls_error *err)
 {
-    const ls_train_options o = lsi_plan_options(options);
+    ls_train_options o = lsi_plan_options(options);
     LSI_TRY(check_trainable(p, err));
+    if (!o.memory) /* a plan is not bound to this machine */
+        o.checkpoint_layers = lsi_max_size(1, o.checkpoint_layers);
     return lsi_train_plan(&p->config, &o, plan, err);
 }
 
@@ -150,6 +152,7 @@ ls_status ls_planner_longest(const ls_planner *p, const ls_train_options *option
                              size_t *seq, ls_train_plan *plan, ls_error *err)
 {
     struct length l = { p, lsi_plan_options(options) };
+    l.o.memory = memory;
     /* A number of pieces needs as many rows. */
     const size_t least = lsi_max_size(1, lsi_max_size(l.o.mlp_chunks, l.o.head_chunks));
     LSI_TRY(check_trainable(p, err));

@@ -108,6 +108,11 @@ ls_status lsi_train_settle(struct lsi_train_settings *s, const struct lsi_config
         return lsi_fail(err, LS_E_INVAL,
                         "the standard mode keeps every activation in memory: there is nothing to spill; take "
                         "another mode");
+    if (o->checkpoint_layers > 1 && o->mode == LS_TRAIN_STANDARD)
+        return lsi_fail(err, LS_E_INVAL,
+                        "the standard mode keeps every activation: checkpoints of every %zuth layer are for "
+                        "another mode",
+                        o->checkpoint_layers);
     if (o->mlp_chunks > o->seq || o->head_chunks > o->seq)
         return lsi_fail(err, LS_E_INVAL, "%zu tokens cannot be cut into %zu pieces", o->seq,
                         lsi_max_size(o->mlp_chunks, o->head_chunks));
@@ -116,6 +121,7 @@ ls_status lsi_train_settle(struct lsi_train_settings *s, const struct lsi_config
     s->keep = o->mode == LS_TRAIN_STANDARD;
     if (s->keep)
         s->mlp_rows = s->block;
+    s->every = lsi_min_size(c->L, lsi_max_size(1, o->checkpoint_layers));
     s->spill = o->spill != NULL;
     s->row_dtype = bf16 ? LSI_BF16 : LSI_F32;
     s->kv_format = bf16 ? LSI_KV_BF16 : LSI_KV_F32;
@@ -175,7 +181,7 @@ static void layout_head(struct lsi_train_memory *m, struct lsi_arena *arena, con
 }
 
 /*
- *   states | tier | rows | kv | kept | head: x, n, dn, logits
+ *   states | tier | inner | rows | kv | kept | head: x, n, dn, logits
  *                                    | block activations, gradients | dk, dv
  *
  * The head shares its memory with the blocks and the gradients of keys and values: none of them lives
@@ -191,7 +197,10 @@ void lsi_train_layout(struct lsi_train_memory *m, struct lsi_arena *arena, const
     ls_train_plan *p = plan ? plan : &unused;
     size_t mark = arena->used;
 
-    lsi_tier_layout(&m->tier, arena, s->spill, c->L, s->seq, row_bytes(c, s), s->block);
+    lsi_tier_layout(&m->tier, arena, s->spill, lsi_div_up(c->L, s->every), s->seq, row_bytes(c, s), s->block);
+    size_t inner_rows = 0;
+    arena->failed = arena->failed || !lsi_mul_size(s->every - 1, s->seq, &inner_rows);
+    m->inner = lsi_arena_take(arena, inner_rows, row_bytes(c, s));
     p->checkpoint_bytes = arena->used - mark;
     p->spill_bytes = lsi_tier_file_bytes(&m->tier);
     mark = arena->used;
@@ -287,6 +296,7 @@ static ls_status count(const struct lsi_config *c, const ls_train_options *o, ls
     p->head_rows = s.head_rows;
     p->mlp_chunks = lsi_n_pieces(s.seq, s.mlp_rows);
     p->head_chunks = lsi_n_pieces(s.seq, s.head_rows);
+    p->checkpoint_layers = s.every;
     p->weights_bytes = bytes.weights;
     p->master_bytes = bytes.master;
     p->moments_bytes = bytes.moments;
@@ -297,13 +307,40 @@ static ls_status count(const struct lsi_config *c, const ls_train_options *o, ls
     return LS_OK;
 }
 
+ls_status lsi_train_choose_layers(const struct lsi_config *c, const ls_train_options *o, uint64_t memory,
+                                  size_t *layers, ls_error *err)
+{
+    uint64_t least = UINT64_MAX;
+
+    *layers = lsi_max_size(1, o->checkpoint_layers);
+    if (o->checkpoint_layers || o->mode != LS_TRAIN_SWEEP || memory == 0)
+        return LS_OK;
+    /* L / N checkpoints and N - 1 inputs between two of them are fewest where N is the root of L. */
+    for (size_t n = 1; n == 1 || (n - 1) * (n - 1) < c->L; n++) {
+        ls_train_options with = *o;
+        ls_train_plan p;
+        with.checkpoint_layers = n;
+        LSI_TRY(count(c, &with, &p, err));
+        if (p.total_bytes < least) {
+            least = p.total_bytes;
+            *layers = n;
+        }
+        if (p.total_bytes <= memory)
+            break;
+    }
+    return LS_OK;
+}
+
 ls_status lsi_train_plan(const struct lsi_config *c, const ls_train_options *o, ls_train_plan *plan,
                          ls_error *err)
 {
     ls_train_plan p = { .struct_size = sizeof p }, longer = p;
-    LSI_TRY(count(c, o, &p, err));
+    ls_train_options chosen = *o;
+    LSI_TRY(lsi_train_choose_layers(c, o, o->memory ? o->memory : lsi_memory_available(),
+                                    &chosen.checkpoint_layers, err));
+    LSI_TRY(count(c, &chosen, &p, err));
     /* The slope over as many rows as do not change how they are cut. */
-    ls_train_options more = *o;
+    ls_train_options more = chosen;
     const size_t step = lsi_max_size(LSI_KV_PAGE, lsi_round_up(p.block, LSI_KV_PAGE));
     more.seq = o->seq + step;
     if (o->mode == LS_TRAIN_SWEEP) {

@@ -18,6 +18,7 @@ struct lsi_train_settings {
     size_t mlp_rows;          /* rows that the MLP takes at a time */
     size_t head_rows;         /* rows that the head takes at a time */
     bool keep;                /* activations of every layer stay for the backward pass */
+    size_t every;             /* layers from one activation checkpoint to the next */
     bool spill;               /* layer inputs in a file */
     enum lsi_dtype row_dtype; /* of layer inputs and row gradients */
     enum lsi_kv_format kv_format;
@@ -28,7 +29,8 @@ struct lsi_train_settings {
 
 /* Memory of a trainer. */
 struct lsi_train_memory {
-    struct lsi_tier tier; /* inputs of layers 0 .. L-1 */
+    struct lsi_tier tier; /* [ceil(L / every)] inputs of layers 0, every, 2 every … */
+    unsigned char *inner; /* [every - 1][seq][C] of row_dtype: inputs of the layers between two of them */
     unsigned char *rows;  /* [seq][C] of row_dtype: output of the last layer, then row gradients */
     struct lsi_train_cache cache;
     struct lsi_activations *kept;   /* [L] where everything is kept, else NULL */
@@ -40,15 +42,28 @@ struct lsi_train_memory {
     int32_t *head_labels;             /* [head_rows] */
 };
 
+/**
+ * Layers from one activation checkpoint to the next: what the options say, or else the fewest with which the
+ * plan keeps within `memory` bytes; where none does, those of the smallest plan.
+ */
+ls_status lsi_train_choose_layers(const struct lsi_config *c, const ls_train_options *o, uint64_t memory,
+                                  size_t *layers, ls_error *err);
 /** Settings of options (o->seq rows) for a model; refuses what does not go together. */
 ls_status lsi_train_settle(struct lsi_train_settings *s, const struct lsi_config *c,
                            const ls_train_options *o, ls_error *err);
 /** Lay out all but the parameters. plan (may be NULL): the fields that grow with rows and blocks are set. */
 void lsi_train_layout(struct lsi_train_memory *m, struct lsi_arena *arena, const struct lsi_config *c,
                       const struct lsi_train_settings *s, ls_train_plan *plan);
+/** Of n_layers layers with a checkpoint at every N-th: how many the backward pass takes forward once more to
+ * have the inputs between two checkpoints. Those behind the last one are there. */
+static inline size_t lsi_train_replayed(size_t n_layers, size_t every)
+{
+    return (lsi_div_up(n_layers, every) - 1) * (every - 1);
+}
 /** Scratch of every op of a step. */
 size_t lsi_train_scratch(const struct lsi_train_settings *s, const struct lsi_config *c);
-/** The whole plan of a configuration. */
+/** The whole plan of a configuration; within o->memory, or what the system could give, where that is a
+ * choice. */
 ls_status lsi_train_plan(const struct lsi_config *c, const ls_train_options *o, ls_train_plan *plan,
                          ls_error *err);
 

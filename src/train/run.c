@@ -307,6 +307,18 @@ static ls_status steps(struct run *r, ls_error *err)
     return write_result(r, err);
 }
 
+/* What was chosen so that the memory suffices costs time: that is worth a word. */
+static void note_checkpoints(struct run *r)
+{
+    const size_t every = r->t->settings.every;
+    if (every > 1 && !r->o.checkpoint_layers)
+        note(r,
+             "the memory holds the input of one layer in %zu: the layers between are computed once more, "
+             "which "
+             "takes longer and changes nothing else",
+             every);
+}
+
 static ls_status check(struct run *r, ls_error *err)
 {
     const ls_train_options *o = &r->o;
@@ -342,6 +354,7 @@ ls_status ls_train_run(const ls_train_options *options, ls_error *err)
     LSI_TRY(check(&r, err));
     LSI_TRY_OR(end, r.o.dry_step ? LS_OK : take_directory(&r, err));
     LSI_TRY_OR(end, ls_trainer_create(&r.o, &r.t, err));
+    note_checkpoints(&r);
     if (r.o.dry_step) {
         st = dry(&r, err);
         goto end;

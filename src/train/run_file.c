@@ -96,6 +96,7 @@ static const struct row rows[] = {
     ROW(block, SIZE, false),
     ROW(mlp_chunks, SIZE, false),
     ROW(head_chunks, SIZE, false),
+    ROW(checkpoint_layers, SIZE, false),
     ROW(spill, TEXT, false),
     ROW(memory, U64, false),
     ROW(n_threads, INT, false),

@@ -1,14 +1,16 @@
 /*
  * The gradients of one sequence (training.md 7).
  *
- *   forward    layers ascending, blocks ascending: the input of each layer is kept (tier), the output of
- *              the last lies in `rows`
+ *   forward    layers ascending, blocks ascending: the input of each layer, or of every N-th, is kept (tier),
+ *              the output of the last lies in `rows`
  *   loss       pieces of the valid rows: logits, loss, gradients of the head; `rows` becomes the gradient of
  *              the last layer's output
+ *   replay     where not every layer's input is kept: forward again from one that is to the next (inner)
  *   backward   layers descending: keys and values of all rows, then blocks descending, each replayed and
  *              differentiated; `rows` becomes the gradient of the layer's input in place
  *
- * Only the tier, `rows`, keys and values of one layer and their gradients grow with the sequence.
+ * Only the tier, inner inputs, `rows`, keys and values of one layer and their gradients grow with the
+ * sequence.
  */
 #include "train/trainer.h"
 
@@ -77,19 +79,44 @@ static unsigned char *last_rows(const struct sweep *w, size_t row)
     return w->m->rows + row * w->row_bytes;
 }
 
-/* Where the forward pass leaves the input of a layer: in the tier, or on its way through `rows`. */
+/* Layers from one whose input is in the tier to the next such are a group. */
+static size_t first_of_group(const struct sweep *w, size_t layer)
+{
+    return layer - layer % w->s->every;
+}
+
+static bool in_tier(const struct sweep *w, size_t layer)
+{
+    return layer % w->s->every == 0;
+}
+
+static unsigned char *inner_rows(const struct sweep *w, size_t layer, size_t row)
+{
+    return w->m->inner + ((layer % w->s->every - 1) * w->s->seq + row) * w->row_bytes;
+}
+
+/* The input of a layer outlives the forward pass: a checkpoint, or within the last group. */
+static bool is_kept(const struct sweep *w, size_t layer)
+{
+    return in_tier(w, layer) || first_of_group(w, layer) == first_of_group(w, w->c->L - 1);
+}
+
+/* Where the forward pass leaves the input of a layer: where the backward pass finds it, or on its way through
+ * `rows`. */
 static void *layer_rows(const struct sweep *w, size_t layer, size_t row)
 {
-    const bool in_memory = w->keep_inputs && !w->m->tier.in_file && layer < w->c->L;
-    return in_memory ? lsi_tier_at(&w->m->tier, layer, row) : last_rows(w, row);
+    if (!w->keep_inputs || layer >= w->c->L || !is_kept(w, layer) ||
+        (in_tier(w, layer) && w->m->tier.in_file))
+        return last_rows(w, row);
+    return in_tier(w, layer) ? lsi_tier_at(&w->m->tier, layer / w->s->every, row) : inner_rows(w, layer, row);
 }
 
 static void put_rows(struct sweep *w, size_t layer, size_t row, const float *x, size_t n)
 {
     void *to = layer_rows(w, layer, row);
     lsi_op_rows_store(w->ex, to, w->s->row_dtype, x, n, w->c->C);
-    if (w->keep_inputs && w->m->tier.in_file && layer < w->c->L)
-        lsi_tier_write(&w->m->tier, layer, row, n, to);
+    if (w->keep_inputs && w->m->tier.in_file && layer < w->c->L && in_tier(w, layer))
+        lsi_tier_write(&w->m->tier, layer / w->s->every, row, n, to);
 }
 
 /* ---- forward ------------------------------------------------------------------------------- */
@@ -232,14 +259,40 @@ static ls_status head(struct sweep *w, bool backward, ls_error *err)
 static void load_input(struct sweep *w, struct lsi_activations *a, size_t layer, size_t block)
 {
     const size_t row = first_row(w, block), n = n_rows(w, block);
-    const void *rows = lsi_tier_read(&w->m->tier, layer, row, n);
+    const bool stored = in_tier(w, layer);
+    const void *rows =
+        stored ? lsi_tier_read(&w->m->tier, layer / w->s->every, row, n) : inner_rows(w, layer, row);
     lsi_op_rows_load(w->ex, a->x, rows, w->s->row_dtype, n, w->c->C);
-    lsi_tier_release(&w->m->tier, rows);
+    if (stored)
+        lsi_tier_release(&w->m->tier, rows);
 }
 
 static void prefetch(struct sweep *w, size_t layer, size_t block)
 {
-    lsi_tier_prefetch(&w->m->tier, layer, first_row(w, block), n_rows(w, block));
+    if (in_tier(w, layer) && !w->ends_only)
+        lsi_tier_prefetch(&w->m->tier, layer / w->s->every, first_row(w, block), n_rows(w, block));
+}
+
+/* From a group's checkpoint forward to the input of its last layer. The forward pass has left those of the
+ * last group. */
+static ls_status replay_group(struct sweep *w, size_t last, ls_error *err)
+{
+    struct lsi_activations *a = &w->m->forward;
+    for (size_t l = first_of_group(w, last); l < last; l++) {
+        for (size_t i = 0; i < w->n_blocks; i++) {
+            const size_t row = first_row(w, i), n = n_rows(w, i);
+            if (leaves_out(w, i, w->n_blocks))
+                continue;
+            load_input(w, a, l, i);
+            if (i + 1 < w->n_blocks)
+                prefetch(w, l, i + 1);
+            w->m->cache.base.length = row;
+            lsi_block_forward(w->ex, &w->t->model, l, a, n, &w->m->cache.base);
+            lsi_op_rows_store(w->ex, inner_rows(w, l + 1, row), w->s->row_dtype, a->x, n, w->c->C);
+            LSI_TRY(tick(w, n, err));
+        }
+    }
+    return LS_OK;
 }
 
 /* Keys and values of every row, ascending: the block that is read last is the first to be differentiated. */
@@ -250,7 +303,7 @@ static ls_status layer_keys(struct sweep *w, size_t layer, ls_error *err)
         if (leaves_out(w, i, w->n_blocks))
             continue;
         load_input(w, a, layer, i);
-        if (!w->ends_only && i + 1 < w->n_blocks)
+        if (i + 1 < w->n_blocks)
             prefetch(w, layer, i + 1);
         w->m->cache.base.length = first_row(w, i);
         lsi_block_keys(w->ex, &w->t->model, layer, a, n_rows(w, i), &w->m->cache.base);
@@ -297,10 +350,10 @@ static ls_status backward_layer(struct sweep *w, size_t layer, ls_error *err)
         if (leaves_out(w, i, w->n_blocks))
             continue;
         load_input(w, a, layer, i);
-        if (!w->ends_only && i > 0)
+        if (i > 0)
             prefetch(w, layer, i - 1);
-        else if (!w->ends_only && layer > 0)
-            prefetch(w, layer - 1, 0);
+        else if (layer > 0)
+            prefetch(w, in_tier(w, layer) ? first_of_group(w, layer - 1) : layer - 1, 0);
         lsi_op_rows_load(w->ex, g->dx, last_rows(w, row), w->s->row_dtype, n, w->c->C);
         w->m->cache.base.length = row;
         lsi_block_backward(w->ex, &w->t->model, layer, a, kept, g, &grads, n, &w->m->cache.base);
@@ -329,6 +382,8 @@ static ls_status backward(struct sweep *w, ls_error *err)
     for (size_t l = w->c->L; l-- > 0;) {
         if (leaves_out(w, l, w->c->L))
             continue;
+        if (!is_kept(w, l) && in_tier(w, l + 1))
+            LSI_TRY(replay_group(w, l, err));
         if (w->j->step_layers)
             lsi_trainer_zero_layer(w->t, l);
         LSI_TRY(backward_layer(w, l, err));
@@ -340,21 +395,33 @@ static ls_status backward(struct sweep *w, ls_error *err)
     return LS_OK;
 }
 
-/* The loss is not finite: where that began. */
+static double input_squares(struct sweep *w, size_t layer)
+{
+    double squares = 0;
+    for (size_t i = 0; i < w->n_blocks; i++) {
+        load_input(w, &w->m->act, layer, i);
+        squares += lsi_op_sum_squares(w->ex, w->m->act.x, n_rows(w, i) * w->c->C);
+    }
+    return squares;
+}
+
+/* The loss is not finite: where that began, as far as inputs of layers are there. */
 static ls_status fail_loss(struct sweep *w, ls_error *err)
 {
-    float *x = w->m->act.x;
-    char what[64] = "the loss";
-    for (size_t l = 1; l < w->c->L; l++) {
-        double squares = 0;
-        for (size_t i = 0; i < w->n_blocks; i++) {
-            load_input(w, &w->m->act, l, i);
-            squares += lsi_op_sum_squares(w->ex, x, n_rows(w, i) * w->c->C);
+    char what[100] = "the loss";
+    for (size_t l = 1, finite = 0; l < w->c->L; l++) {
+        if (!is_kept(w, l))
+            continue;
+        if (isfinite(input_squares(w, l))) {
+            finite = l;
+            continue;
         }
-        if (!isfinite(squares)) {
+        if (l - finite == 1)
             snprintf(what, sizeof what, "the loss, from the output of layer %zu on,", l - 1);
-            break;
-        }
+        else
+            snprintf(what, sizeof what, "the loss, from the output of one of the layers %zu to %zu on,",
+                     finite, l - 1);
+        break;
     }
     return fail_numbers(w, what, err);
 }

@@ -143,8 +143,9 @@ ls_status ls_trainer_create(const ls_train_options *options, ls_trainer **out, l
     t->plan.struct_size = sizeof t->plan;
     LSI_TRY_OR(fail, lsi_trainer_config(&t->model.config, &o, err));
     LSI_TRY_OR(fail, lsi_train_plan(&t->model.config, &o, &t->plan, err));
+    t->o.checkpoint_layers = t->plan.checkpoint_layers;
     LSI_TRY_OR(fail, check_memory(t, err));
-    LSI_TRY_OR(fail, lsi_train_settle(&t->settings, &t->model.config, &o, err));
+    LSI_TRY_OR(fail, lsi_train_settle(&t->settings, &t->model.config, &t->o, err));
     LSI_TRY_OR(fail, lsi_params_create(&t->params, &t->model.config, &t->settings.params, alloc, err));
     LSI_TRY_OR(fail, lsi_exec_init_cpu(&t->exec, o.n_threads, t->settings.compute, o.alloc, err));
     t->exec.few_as_many = true; /* the length of blocks changes no rounding */
@@ -327,13 +328,14 @@ static uint64_t count_valid(const ls_train_sequence *s)
 static ls_status begin_batch(ls_trainer *t, const ls_train_sequence *seqs, size_t n_seqs, uint64_t *n_valid,
                              uint64_t *n_tokens, ls_error *err)
 {
+    const size_t L = t->model.config.L;
     *n_valid = *n_tokens = 0;
     t->rows_done = t->rows_total = 0;
     for (size_t i = 0; i < n_seqs; i++) {
         LSI_TRY(check_sequence(t, &seqs[i], err));
         *n_valid += count_valid(&seqs[i]);
         *n_tokens += seqs[i].n;
-        t->rows_total += seqs[i].n * (4 * t->model.config.L + 1);
+        t->rows_total += seqs[i].n * (4 * L + lsi_train_replayed(L, t->settings.every) + 1);
     }
     return LS_OK;
 }

@@ -271,6 +271,10 @@ static ls_status compute(struct verify *v, ls_train_mode mode, ls_error *err)
     ls_train_options o = v->o;
     ls_trainer *t;
     o.mode = mode;
+    if (mode == LS_TRAIN_STANDARD && v->o.mode != mode) { /* there is nothing that could be kept elsewhere */
+        o.spill = NULL;
+        o.checkpoint_layers = 0;
+    }
     if (!resident)
         o.clip = 1;
     LSI_TRY(ls_trainer_create(&o, &t, err));

@@ -25,6 +25,7 @@ sweep, N tokens: fits, N are left
  total N allocated
  phases forward N, loss N, backward N (the peak), step N
  pieces blocks of N rows (N), MLP of N (N), head of N (N)
+ checkpoints: the input of every Nth layer; the layers between are computed again
  work N of the model, N with what is computed again
  time N s: products N s, attention N s, rows N s, optimizer N s; N tokens/s
  rates products N forward, N backward, attention N and N/s; memory N GB/s
@@ -75,7 +76,7 @@ true
 $ longspan plan "$MODEL/config.json" --memory 20MiB --seq 100000 --mode standard --rate-gemm 1 --rate-attention 1 --rate-copy 1 --json | field fits mode
 false
 "standard"
-$ longspan plan smollm2-135m --memory 4GiB --seq 100000 --rate-gemm 1 --rate-attention 1 --rate-copy 1 | grep -c -e missing -e 'as it is' -e 'too much$'
+$ longspan plan smollm2-135m --memory 4GiB --seq 200000 --rate-gemm 1 --rate-attention 1 --rate-copy 1 | grep -c -e missing -e 'as it is' -e 'too much$'
 6
 # Every number of the text is in the JSON.
 $ longspan plan smollm2-135m --memory 8GiB --rate-gemm 300 --rate-attention 200 --rate-copy 30 --json > p; python3 -c "import json; j = json.load(open('p')); m = j['modes'][3]; b = m['bytes']; print(j['longest'] == m['longest'] == m['seq'], b['total'] + m['spare_bytes'] == j['memory_bytes'], m['phases'][m['peak_phase']] <= b['total'], [a['option'] for a in j['advice']][:2], m['cost']['hardware_flops'] > m['cost']['model_flops'])"

@@ -307,6 +307,54 @@ static void test_slope_of_sweep(void)
     REQUIRE_OK(ls_planner_get(p, &o, &plan, &err), err);
     CHECK_NEAR(plan.bytes_per_token, 2 * 4096 + 12 * 1024, 0.02 * 20480);
     CHECK_INT(plan.spill_bytes, 2ull * 4096 * 32 << 20);
+    o.spill = NULL;
+    for (o.checkpoint_layers = 2; o.checkpoint_layers < 7; o.checkpoint_layers++) {
+        const size_t n = o.checkpoint_layers, inputs = (32 + n - 1) / n + n - 1;
+        REQUIRE_OK(ls_planner_get(p, &o, &plan, &err), err);
+        CHECK_INT(plan.checkpoint_layers, n);
+        CHECK_NEAR(plan.bytes_per_token / (2.0 * 4096 * (double)(inputs + 1) + 12 * 1024), 1, 0.02);
+    }
+    ls_planner_close(p);
+}
+
+/* A limit is kept to with as few layers between two checkpoints as it takes, and leads further than every
+ * layer's. */
+static void test_checkpoint_layers(void)
+{
+    ls_error err = { 0 };
+    ls_planner *p = open_shape("smollm2-135m");
+    ls_train_options o;
+    ls_train_plan plan = { .struct_size = sizeof plan }, fewer = plan;
+    size_t every, seq;
+    ls_train_options_defaults(&o);
+    o.checkpoint_layers = 1;
+    REQUIRE_OK(ls_planner_longest(p, &o, 16ull << 30, &every, &plan, &err), err);
+    CHECK_INT(plan.checkpoint_layers, 1);
+    o.checkpoint_layers = 0;
+    REQUIRE_OK(ls_planner_longest(p, &o, 16ull << 30, &seq, &plan, &err), err);
+    CHECK_INT(plan.checkpoint_layers, 5);
+    CHECK(plan.total_bytes <= 16ull << 30);
+    CHECK(seq > 2 * every);
+    o.memory = 16ull << 30;
+    o.seq = every;
+    REQUIRE_OK(ls_planner_get(p, &o, &plan, &err), err);
+    CHECK_INT(plan.checkpoint_layers, 1);
+    o.seq = every + 1024;
+    REQUIRE_OK(ls_planner_get(p, &o, &plan, &err), err);
+    CHECK_INT(plan.checkpoint_layers, 2);
+    o.checkpoint_layers = 1;
+    REQUIRE_OK(ls_planner_get(p, &o, &fewer, &err), err);
+    CHECK(fewer.total_bytes > o.memory && plan.total_bytes <= o.memory);
+    /* The work of what lies between two checkpoints, once more. */
+    const ls_plan_rates rates = {
+        .gemm = 1e12, .gemm_backward = 1e12, .attention = 1e12, .attention_backward = 1e12, .copy = 1e12
+    };
+    ls_plan_cost once = { .struct_size = sizeof once }, again = once;
+    ls_planner_get_cost(p, &o, &fewer, &rates, &once);
+    ls_planner_get_cost(p, &o, &plan, &rates, &again);
+    CHECK(again.model_flops == once.model_flops);
+    const double forward = once.hardware_flops - once.model_flops;
+    CHECK_NEAR((again.hardware_flops - once.hardware_flops) / forward, 14.0 / 30, 1e-9);
     ls_planner_close(p);
 }
 
@@ -442,6 +490,7 @@ int main(int argc, char **argv)
         TEST(test_search_ends),
         TEST(test_longest_fits_and_no_more),
         TEST(test_slope_of_sweep),
+        TEST(test_checkpoint_layers),
         TEST(test_gemma2_has_profiles_only),
         TEST(test_advice_is_true),
         TEST(test_flops),

@@ -14,7 +14,7 @@ static char dir[512];
 
 struct way {
     ls_train_mode mode;
-    size_t block, mlp_chunks, head_chunks;
+    size_t block, mlp_chunks, head_chunks, checkpoint_layers;
     bool spill;
 };
 
@@ -41,6 +41,10 @@ static const struct way ways[] = {
     { .mode = LS_TRAIN_SWEEP, .block = 1, .spill = true },
     { .mode = LS_TRAIN_SWEEP, .block = 31, .mlp_chunks = 7, .head_chunks = 1 },
     { .mode = LS_TRAIN_SWEEP, .block = 21, .mlp_chunks = N, .spill = true },
+    { .mode = LS_TRAIN_RECOMPUTE, .checkpoint_layers = 2 },
+    { .mode = LS_TRAIN_SWEEP, .block = 9, .checkpoint_layers = 2 },
+    { .mode = LS_TRAIN_SWEEP, .block = 17, .checkpoint_layers = 2, .spill = true },
+    { .mode = LS_TRAIN_SWEEP, .block = 31, .checkpoint_layers = 99 },
 };
 
 static void set_way(ls_train_options *o, const struct way *w)
@@ -49,15 +53,17 @@ static void set_way(ls_train_options *o, const struct way *w)
     o->block = w->block;
     o->mlp_chunks = w->mlp_chunks;
     o->head_chunks = w->head_chunks;
+    o->checkpoint_layers = w->checkpoint_layers;
     o->spill = w->spill ? dir : NULL;
 }
 
 static const char *way_text(const struct way *w)
 {
     static const char *const names[] = { "sweep", "standard", "recompute", "mst" };
-    static char text[100];
-    snprintf(text, sizeof text, "%s block %zu, MLP in %zu, head in %zu%s", names[w->mode], w->block,
-             w->mlp_chunks, w->head_chunks, w->spill ? ", spilled" : "");
+    static char text[140];
+    snprintf(text, sizeof text, "%s block %zu, MLP in %zu, head in %zu, %zu layers a checkpoint%s",
+             names[w->mode], w->block, w->mlp_chunks, w->head_chunks, w->checkpoint_layers,
+             w->spill ? ", spilled" : "");
     return text;
 }
 
@@ -191,6 +197,72 @@ static void test_short_sequences(void)
         b.labels[lengths[i] - 1] = 7;
         check_every_way(&o, &b.s, "qwen3");
     }
+}
+
+/* Layers between two checkpoints are computed again from the same bits: nothing at all changes. */
+static void test_checkpoint_layers_bits(void)
+{
+    static const char config[] = "{\"model_type\": \"llama\", \"hidden_size\": 32, \"intermediate_size\": "
+                                 "48, \"num_hidden_layers\": 7, "
+                                 "\"num_attention_heads\": 4, \"num_key_value_heads\": 2, \"vocab_size\": "
+                                 "83, \"rms_norm_eps\": 1e-05, "
+                                 "\"tie_word_embeddings\": true, \"max_position_embeddings\": 128}";
+    const char *path = small_config_path(dir, config);
+    struct small_batch b;
+    small_sequence(&b, N, V, 3, 0.1, 3);
+    for (int i = 0; i < 4; i++) {
+        ls_train_options o = small_options(path, N);
+        o.block = i / 2 ? 9 : 0;
+        o.dtype = i % 2 ? LS_TRAIN_BF16 : LS_TRAIN_FP32;
+        o.checkpoint_layers = 1;
+        struct small_result want = gradients_of(&o, &b.s);
+        for (o.checkpoint_layers = 2; o.checkpoint_layers <= 8; o.checkpoint_layers++)
+            for (int spilled = 0; spilled < 2; spilled++) {
+                o.spill = spilled ? dir : NULL;
+                struct small_result got = gradients_of(&o, &b.s);
+                CHECK_MEM(got.values, got.n * sizeof(float), want.values, want.n * sizeof(float));
+                CHECK(got.loss == want.loss);
+                small_free(&got);
+            }
+        small_free(&want);
+    }
+}
+
+/* Left to the trainer, as many as a limit asks for, and no more; what was chosen is what is allocated. */
+static void test_checkpoint_layers_chosen(void)
+{
+    static const char config[] = "{\"model_type\": \"llama\", \"hidden_size\": 64, \"intermediate_size\": "
+                                 "48, \"num_hidden_layers\": 30, "
+                                 "\"num_attention_heads\": 2, \"num_key_value_heads\": 1, \"vocab_size\": "
+                                 "83, \"rms_norm_eps\": 1e-05, "
+                                 "\"tie_word_embeddings\": true, \"max_position_embeddings\": 8192}";
+    ls_train_options o = small_options(small_config_path(dir, config), 4096);
+    ls_train_plan plan = { .struct_size = sizeof plan };
+    uint64_t bytes[7];
+    ls_error err = { 0 };
+    ls_trainer *t = NULL;
+    for (size_t n = 1; n < 7; n++) {
+        o.checkpoint_layers = n;
+        REQUIRE_OK(ls_train_get_plan(&o, &plan, &err), err);
+        CHECK_INT(plan.checkpoint_layers, n);
+        bytes[n] = plan.total_bytes;
+        CHECK(n == 1 || n == 6 || bytes[n] < bytes[n - 1]);
+    }
+    o.checkpoint_layers = 0;
+    for (size_t n = 1; n < 6; n++) {
+        o.memory = bytes[n];
+        REQUIRE_OK(ls_trainer_create(&o, &t, &err), err);
+        ls_trainer_get_plan(t, &plan);
+        CHECK_INT(plan.checkpoint_layers, n);
+        CHECK_INT(t->states.cap + t->work.cap + t->exec.scratch.cap, bytes[n]);
+        ls_trainer_free(t);
+    }
+    o.memory = bytes[5] - 1;
+    CHECK_INT(ls_trainer_create(&o, &t, &err), LS_E_NOMEM);
+    o.mode = LS_TRAIN_STANDARD;
+    o.checkpoint_layers = 2;
+    CHECK_INT(ls_trainer_create(&o, &t, &err), LS_E_INVAL);
+    CHECK(strstr(err.text, "another mode") != NULL);
 }
 
 static void test_spilled_bits(void)
@@ -739,6 +811,8 @@ int main(int argc, char **argv)
         TEST(test_every_way_packed),
         TEST(test_every_way_adapters),
         TEST(test_short_sequences),
+        TEST(test_checkpoint_layers_bits),
+        TEST(test_checkpoint_layers_chosen),
         TEST(test_spilled_bits),
         TEST(test_all_ignored),
         TEST(test_ignored_blocks),
