@@ -30,7 +30,12 @@ static const char *accuracy_text(char out[32], const ls_eval_row *r)
  */
 static const char *policy_text(char out[96], const ls_eval_row *r)
 {
-    snprintf(out, 96, "%.*s", *r->budget ? (int)strcspn(r->kv, ":") : 95, r->kv);
+    const char *storage = r->kv + strcspn(r->kv, "+");
+
+    if (*r->budget)
+        snprintf(out, 96, "%.*s%s", (int)strcspn(r->kv, ":+"), r->kv, storage);
+    else
+        snprintf(out, 96, "%s", r->kv);
     return out;
 }
 

@@ -54,6 +54,7 @@ typedef struct ls_kv_policy_info {
     const char *example; /* a kv text, two spaces, what it does; or NULL */
     size_t n_keys;
     bool endless; /* sequences may be longer than n_ctx */
+    bool packs;   /* "NAME+kivi" stores what it keeps as kivi does, with the keys of kivi behind it */
 } ls_kv_policy_info;
 
 /* A key of a policy: "name=value". */

@@ -37,6 +37,7 @@ struct store {
     const struct lsi_bounds *b;
     const struct lsi_kv_view *kv;
     lsk_kv_load_fn *load;
+    lsk_kivi_load_fn *unpack; /* NULL: load does it */
     size_t first, n_runs;
 };
 
@@ -70,7 +71,10 @@ static void store_run(const struct store *s, size_t g, size_t run)
     for (size_t slot = begin; slot < end; slot++) {
         const unsigned char *head = (const unsigned char *)s->kv->pages[slot / LSI_KV_PAGE] +
                                     g * lsi_cpu_head_bytes(s->kv->format, D);
-        s->load(head, D, slot % LSI_KV_PAGE, key, NULL);
+        if (s->unpack)
+            s->unpack(head, lsi_cpu_kivi(s->kv->format), D, slot % LSI_KV_PAGE, key, NULL);
+        else
+            s->load(head, D, slot % LSI_KV_PAGE, key, NULL);
         for (size_t d = 0; d < D; d++) {
             lo[d] = slot == begin || key[d] < lo[d] ? key[d] : lo[d];
             hi[d] = slot == begin || key[d] > hi[d] ? key[d] : hi[d];
@@ -100,10 +104,12 @@ void lsi_cpu_bounds_store(struct lsi_exec *ex, const struct lsi_bounds *b, const
     struct store s = { .b = b, .kv = kv, .first = first, .n_runs = n_runs };
     const bool alone = n_runs * b->run * b->G * b->D <= ALONE_ELEMENTS;
 
-    LSI_ASSERT(b->format == kv->format && b->D <= 2 * LSK_ROPE_MAX);
+    const bool packed = lsi_kv_kind(kv->format) == LSI_KV_KIVI;
+    LSI_ASSERT((packed || b->format == kv->format) && b->D <= 2 * LSK_ROPE_MAX);
     if (n_runs == 0)
         return;
     s.load = lsi_cpu_kv_load_kernel(lsi_cpu_kernels(ex), kv->format);
+    s.unpack = packed ? lsi_cpu_kernels(ex)->kivi_load : NULL;
     lsi_parallel(alone ? NULL : ex->pool, (first + n_runs - 1) / LSK_TILE - first / LSK_TILE + 1, store_task,
                  &s);
 }

@@ -88,8 +88,10 @@ struct lsi_cache_value {
 
 struct lsi_cache_spec {
     const struct lsi_cache_policy *policy;
+    const struct lsi_cache_policy *storage; /* "+kivi": how what the policy keeps is stored; NULL: in pages */
     enum lsi_kv_format format;
-    struct lsi_cache_value value[LSI_CACHE_KEYS]; /* as policy->keys */
+    struct lsi_cache_value value[LSI_CACHE_KEYS];         /* as policy->keys */
+    struct lsi_cache_value storage_value[LSI_CACHE_KEYS]; /* as storage->keys */
 };
 
 struct lsi_cache;
@@ -133,6 +135,7 @@ struct lsi_cache_policy {
     size_t n_keys;
     bool endless; /* the length may exceed n_ctx */
     bool lossy;   /* rewind works within limits only */
+    bool packs;   /* what it keeps may be stored as kivi does: "NAME+kivi" */
 
     /** (optional) What the values mean together: an error names the key and the fix. */
     ls_status (*check)(const struct lsi_cache_spec *spec, const struct lsi_cache_shape *shape, ls_error *err);
@@ -202,10 +205,13 @@ struct lsi_cache_policy {
 };
 
 /**
- * "NAME", or "NAME:item,item" with items "key=value" or a precision bf16, q8, fp32. NULL means "full:bf16".
- * The error names the choices.
+ * "NAME", or "NAME:item,item" with items "key=value" or a precision bf16, q8, fp32; and behind it "+kivi" or
+ * "+kivi:item,item" for policies that pack. NULL means "full:bf16". The error names the choices.
  */
 ls_status lsi_cache_parse(struct lsi_cache_spec *spec, const char *text, ls_error *err);
+/** An error for values that cannot be, of the storage or of the policy. */
+ls_status lsi_cache_check(const struct lsi_cache_spec *spec, const struct lsi_cache_shape *shape,
+                          ls_error *err);
 /** The spec as a text that lsi_cache_parse reads: "full:bf16", "h2o:heavy=64,recent=64,bf16" … */
 void lsi_cache_spec_name(const struct lsi_cache_spec *spec, char *out, size_t cap);
 /** Index of a policy in the list that help and errors show; NULL beyond the last. */

@@ -103,8 +103,8 @@ static void name_policy(char out[96], const ls_eval_row *r, bool with_budget)
     if (!*r->budget)
         snprintf(out, 96, "%s", r->kv);
     else
-        snprintf(out, 96, "%.*s%s%s", (int)strcspn(r->kv, ":"), r->kv, with_budget ? " " : "",
-                 with_budget ? r->budget : "");
+        snprintf(out, 96, "%.*s%s%s%s", (int)strcspn(r->kv, ":+"), r->kv, r->kv + strcspn(r->kv, "+"),
+                 with_budget ? " " : "", with_budget ? r->budget : "");
 }
 
 /* A budget in per cent of the length. */

@@ -70,6 +70,11 @@ void lsk_attn_scores_bf16_round_avx2(const struct lsk_attn_scores *a)
     lsk_attn_scores_bf16_avx2(a);
 }
 
+void lsk_attn_scores_kivi_avx2(const struct lsk_attn_scores *a)
+{
+    kivi_score(a);
+}
+
 void lsk_attn_kivi_avx2(const struct lsk_attn *a)
 {
     kivi_attention(a);

@@ -71,6 +71,11 @@ void lsk_attn_scores_bf16_round_avx512(const struct lsk_attn_scores *a)
     lsk_attn_scores_bf16_avx512(a);
 }
 
+void lsk_attn_scores_kivi_avx512(const struct lsk_attn_scores *a)
+{
+    kivi_score(a);
+}
+
 void lsk_attn_kivi_avx512(const struct lsk_attn *a)
 {
     kivi_attention(a);

@@ -45,6 +45,8 @@ static void page_weights(const struct lsk_attn *a, size_t row, float *z, size_t 
         z[s] = -INFINITY;
     for (size_t s = hi > from ? hi : from; s < to; s++)
         z[s] = -INFINITY;
+    for (size_t s = from; a->seen && s < to; s += VEC_LANES)
+        vec_store(z + s, _mm512_mask_mov_ps(vec_set(-INFINITY), a->seen[s / LSK_TILE], vec_load(z + s)));
     for (size_t s = from; s < to; s += VEC_LANES)
         top = vec_max(top, vec_load(z + s));
     const float here = lo < hi ? vec_greatest(top) : -INFINITY, m = here > before ? here : before;

@@ -1,7 +1,7 @@
 /* The kivi policy against a list of numbers that is quantised as the method says, and its limits. */
-#include "base/numbers.h"
 #include "cache/cache.h"
 #include "cache/kv_pages.h"
+#include "packing.h"
 #include "test.h"
 
 enum {
@@ -98,41 +98,6 @@ static double max_diff(const float *a, const float *b, size_t n)
 static float got[L * N * Q], want[L * N * Q];
 
 /* ---- the method as lists -------------------------------------------------------------------- */
-
-/* Halves in ascending order, from -31743 to 31743. */
-static double half(int i)
-{
-    return i < 0 ? -(double)lsi_f16_to_f32((lsi_f16)-i) : (double)lsi_f16_to_f32((lsi_f16)i);
-}
-
-static double half_at_most(double x)
-{
-    int lo = -31743, hi = 31743;
-    while (lo < hi) {
-        const int mid = lo + (hi - lo + 1) / 2;
-        if (half(mid) <= x)
-            lo = mid;
-        else
-            hi = mid - 1;
-    }
-    return half(lo);
-}
-
-/* n numbers, step apart, as what their codes stand for. */
-static void quantise(float *x, size_t n, size_t step, unsigned bits)
-{
-    double low = (double)x[0], high = low;
-    for (size_t i = 0; i < n; i++) {
-        low = fmin(low, (double)x[i * step]);
-        high = fmax(high, (double)x[i * step]);
-    }
-    const double most = (double)((1u << bits) - 1), z = half_at_most(low),
-                 s = -half_at_most(-(high - z) / most);
-    for (size_t i = 0; i < n; i++) {
-        const double u = s > 0 ? fmin(most, rint(((double)x[i * step] - z) / s)) : 0;
-        x[i * step] = (float)(u * s + z);
-    }
-}
 
 struct model {
     size_t R, sinks, n, nk, nv;

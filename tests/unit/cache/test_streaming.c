@@ -254,6 +254,23 @@ static void test_precisions_are_close(void)
     }
 }
 
+/* Packed keys are rotated as they were in the text, and queries as they are for exact ones. */
+static void test_packed_windows_are_close(void)
+{
+    const struct sim s = { .S = 4, .R = 320 };
+    struct fixture f;
+    float row[Q];
+    open_fixture(&f, "streaming:sink=4,recent=300,fp32+kivi:bits=8,residual=32", 64, 0);
+    feed_prompt(&f, 0, 700, 64, NULL);
+    feed(&f, 700, 400, 1, got);
+    for (size_t t = 700; t < 1100; t += 7)
+        for (size_t l = 0; l < L; l++) {
+            simulate(&s, l, t, row);
+            CHECK_NEAR(max_diff(got + (l * 400 + t - 700) * Q, row, Q), 0, 0.03);
+        }
+    close_fixture(&f);
+}
+
 /* Positions far beyond those that single precision would tell apart. */
 static void test_a_million_tokens_on(void)
 {
@@ -547,6 +564,7 @@ int main(int argc, char **argv)
     static const struct test tests[] = {
         TEST(test_equals_the_simulator),
         TEST(test_precisions_are_close),
+        TEST(test_packed_windows_are_close),
         TEST(test_a_million_tokens_on),
         TEST(test_blocks_do_not_matter),
         TEST(test_a_window_over_everything_is_full),
