@@ -2,6 +2,7 @@
 #include "cache/cache.h"
 
 #include <errno.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -185,4 +186,44 @@ void lsi_cache_spec_name(const struct lsi_cache_spec *spec, char *out, size_t ca
     for (size_t f = 0; f < LSI_LEN(formats) && used < cap; f++)
         if (formats[f].format == spec->format)
             snprintf(out + used, cap - used, "%s", formats[f].name);
+}
+
+/* ---- state ----------------------------------------------------------------------------------- */
+
+ls_status lsi_cache_damaged(const struct lsi_cache_io *io, ls_error *err)
+{
+    return lsi_fail(err, LS_E_FORMAT, "%s: what it says of the KV cache contradicts itself; make it again",
+                    io->name);
+}
+
+ls_status lsi_cache_io_flag(struct lsi_cache_io *io, bool *flag, ls_error *err)
+{
+    uint8_t byte = *flag;
+    LSI_TRY(io->bytes(io, &byte, sizeof byte, err));
+    if (byte > 1)
+        return lsi_cache_damaged(io, err);
+    *flag = byte == 1;
+    return LS_OK;
+}
+
+/* Whether a value may have become of what was asked for. A --kv text has six digits of a percentage. */
+static bool follows(const struct lsi_cache_value *v, const struct lsi_cache_value *asked)
+{
+    if (v->n == asked->n && fabs(v->percent - asked->percent) <= 1e-5 * fabs(asked->percent))
+        return true;
+    return asked->percent >= 0 && v->percent < 0 && v->n >= 1 && v->n <= INT32_MAX;
+}
+
+ls_status lsi_cache_io_values(struct lsi_cache_io *io, const struct lsi_cache_policy *policy,
+                              const struct lsi_cache_value *asked, struct lsi_cache_value *value,
+                              ls_error *err)
+{
+    struct lsi_cache_value v[LSI_CACHE_KEYS];
+    memcpy(v, value, sizeof v);
+    LSI_TRY(io->bytes(io, v, sizeof v, err));
+    for (size_t i = 0; i < policy->n_keys; i++)
+        if (!follows(&v[i], &asked[i]))
+            return lsi_cache_damaged(io, err);
+    memcpy(value, v, sizeof v);
+    return LS_OK;
 }

@@ -118,10 +118,23 @@ struct lsi_cache {
  */
 struct lsi_cache_io {
     bool reading;
+    const char *name; /* of the file, for errors */
     ls_status (*bytes)(struct lsi_cache_io *io, void *data, size_t n, ls_error *err);
     /* The first n pages of a table; reading, an empty table gets them. They may lie in the mapped file. */
     ls_status (*pages)(struct lsi_cache_io *io, struct lsi_kv_pages *t, size_t n, ls_error *err);
 };
+
+/** What was read cannot be: LS_E_FORMAT. */
+ls_status lsi_cache_damaged(const struct lsi_cache_io *io, ls_error *err);
+/** A flag, as a byte 0 or 1. */
+ls_status lsi_cache_io_flag(struct lsi_cache_io *io, bool *flag, ls_error *err);
+/**
+ * The values of a policy, [LSI_CACHE_KEYS]. Reading, they must be those that were asked for, but for
+ * percentages that have become numbers of tokens; `value` changes on success only.
+ */
+ls_status lsi_cache_io_values(struct lsi_cache_io *io, const struct lsi_cache_policy *policy,
+                              const struct lsi_cache_value *asked, struct lsi_cache_value *value,
+                              ls_error *err);
 
 /* ---- the policy ----------------------------------------------------------------------- */
 

@@ -287,12 +287,21 @@ static bool is_step(const struct cache_kivi *c, size_t n_rows)
     return n_rows == 1 && c->base.n_prompt <= 1 && !has_prompt(c);
 }
 
+/* Layers differ after a block that was cancelled between them: some have moved their tails. */
+static size_t least_base(const struct cache_kivi *c)
+{
+    size_t least = SIZE_MAX;
+    for (size_t l = 0; l < c->base.shape.L; l++)
+        least = lsi_min_size(least, c->layers[l].base);
+    return least;
+}
+
 /* Pages of the tail that n_rows more rows take. */
 static size_t tail_need(const struct cache_kivi *c, size_t n_rows)
 {
     const size_t n = c->base.length;
     if (has_prompt(c))
-        return lsi_div_up(n - c->layers[0].base + n_rows, LSI_KV_PAGE);
+        return lsi_div_up(n - least_base(c) + n_rows, LSI_KV_PAGE);
     if (is_step(c, n_rows))
         return tail_pages(n + 1, c->R, c->sinks);
     return lsi_div_up(lsi_min_size(n, c->sinks + c->R) + n_rows, LSI_KV_PAGE);
@@ -511,8 +520,10 @@ static ls_status rewind_kivi(struct lsi_cache *cache, size_t n_tokens, ls_error 
         if (n_tokens == 0)
             y->nk = y->base = 0;
         y->nv = lsi_min_size(y->nv, n_values(n_tokens, c->R));
-        const size_t tail =
-            lsi_max_size(tail_pages(n_tokens, c->R, c->sinks), lsi_div_up(n_tokens - y->base, LSI_KV_PAGE));
+    }
+    const size_t tail =
+        lsi_max_size(tail_pages(n_tokens, c->R, c->sinks), lsi_div_up(n_tokens - least_base(c), LSI_KV_PAGE));
+    for (size_t l = 0; l < cache->shape.L; l++) {
         lsi_kv_pages_cut(&c->packed[l], lsi_min_size(packed_pages(n_tokens, c->R), c->packed[l].n));
         lsi_kv_pages_cut(&c->tail[l], lsi_min_size(tail, c->tail[l].n));
     }
@@ -584,6 +595,18 @@ static bool plausible(const struct cache_kivi *c, const struct layer *y)
            y->base <= y->nv && n_keys(n, c->R) - y->nk <= c->R;
 }
 
+/* Tables of equal length: a block that was cancelled has quantised in some layers what others have not. */
+static bool level(struct lsi_kv_pages *t, size_t n_tables)
+{
+    size_t most = 0;
+    for (size_t i = 0; i < n_tables; i++)
+        most = lsi_max_size(most, t[i].n);
+    for (size_t i = 0; i < n_tables; i++)
+        if (!lsi_kv_pages_grow(&t[i], 1, most))
+            return false;
+    return true;
+}
+
 static ls_status state(struct lsi_cache *cache, struct lsi_cache_io *io, ls_error *err)
 {
     struct cache_kivi *c = kivi(cache);
@@ -599,11 +622,12 @@ static ls_status state(struct lsi_cache *cache, struct lsi_cache_io *io, ls_erro
         LSI_TRY(io->bytes(io, &y->nv, sizeof y->nv, err));
         LSI_TRY(io->bytes(io, &y->base, sizeof y->base, err));
         if (!plausible(c, y))
-            return lsi_fail(err, LS_E_FORMAT,
-                            "the session's counts of quantised tokens contradict each other");
+            return lsi_cache_damaged(io, err);
         LSI_TRY(io->pages(io, &c->packed[l], lsi_div_up(y->nk, LSI_KV_PAGE), err));
         LSI_TRY(io->pages(io, &c->tail[l], lsi_div_up(cache->length - y->base, LSI_KV_PAGE), err));
     }
+    if (io->reading && !(level(c->packed, cache->shape.L) && level(c->tail, cache->shape.L)))
+        return lsi_fail(err, LS_E_NOMEM, "out of memory for the KV cache of the session");
     return LS_OK;
 }
 

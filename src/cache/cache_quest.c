@@ -465,6 +465,8 @@ static ls_status state(struct lsi_cache *cache, struct lsi_cache_io *io, ls_erro
 {
     struct cache_quest *c = quest(cache);
     LSI_TRY(io->bytes(io, &c->n_prompt, sizeof c->n_prompt, err));
+    if (c->n_prompt > UINT32_MAX)
+        return lsi_cache_damaged(io, err);
     LSI_TRY(lsi_full_state(cache, io, err));
     return io->reading ? make_room(c, cache->length, err) : LS_OK;
 }
