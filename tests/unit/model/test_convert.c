@@ -184,9 +184,18 @@ static void test_types(void)
         enum lsi_dtype matrix, table;
         double tol; /* values lie in -0.5 .. 0.5 */
     } types[] = {
-        { "f32", LSI_F32, LSI_F32, 0 },       { "f16", LSI_F16, LSI_F16, 0.0003 },
-        { "bf16", LSI_BF16, LSI_BF16, 0 },    { "q8_0", LSI_Q8_0, LSI_Q8_0, 0.0025 },
-        { "q4_0", LSI_Q4_0, LSI_Q8_0, 0.07 }, { "q4_1", LSI_Q4_1, LSI_Q8_0, 0.036 },
+        { "f32", LSI_F32, LSI_F32, 0 },
+        { "f16", LSI_F16, LSI_F16, 0.0003 },
+        { "bf16", LSI_BF16, LSI_BF16, 0 },
+        { "q8_0", LSI_Q8_0, LSI_Q8_0, 0.0025 },
+        { "q4_0", LSI_Q4_0, LSI_Q8_0, 0.07 },
+        { "q4_1", LSI_Q4_1, LSI_Q8_0, 0.036 },
+        { "q5_0", LSI_Q5_0, LSI_Q8_0, 0.035 },
+        { "q5_1", LSI_Q5_1, LSI_Q8_0, 0.018 },
+        /* rows of 64 and 96 values, which no 256 divides */
+        { "q4_k", LSI_Q5_0, LSI_Q8_0, 0.035 },
+        { "q5_k", LSI_Q5_1, LSI_Q8_0, 0.018 },
+        { "q6_k", LSI_Q8_0, LSI_Q8_0, 0.0025 },
     };
     begin(tiny_configs[0], LSI_F32);
     ls_model *a = open_model("in");
@@ -301,8 +310,8 @@ static void test_refusals(void)
     ls_convert_options o;
     ls_convert_options_defaults(&o);
     begin(tiny_configs[0], LSI_BF16);
-    o.dtype = "q4_k";
-    check_refused("in", "x.gguf", &o, LS_E_INVAL, "q4_k");
+    o.dtype = "q2_k";
+    check_refused("in", "x.gguf", &o, LS_E_INVAL, "q2_k");
     o.dtype = "q8_0";
     check_refused("in", "x", &o, LS_E_INVAL, "q8_0");
     o.dtype = NULL;

@@ -323,6 +323,54 @@ static void test_merge_types(void)
     end();
 }
 
+/* Wide enough for blocks of 256. */
+static const char wide_config[] =
+    "{\"model_type\": \"llama\", \"hidden_size\": 256, \"intermediate_size\": 256, \"num_hidden_layers\": 1,"
+    "\"num_attention_heads\": 4, \"num_key_value_heads\": 2, \"vocab_size\": 80}";
+
+/* Every quantised type is kept: what the adapter adds goes in, within the type's step, the rest stays. */
+static void test_merge_keeps_types(void)
+{
+    static const struct {
+        const char *name;
+        enum lsi_dtype dtype;
+        double tol; /* a step: values lie in -1.2 .. 1.2, scales are a little larger than they take */
+    } types[] = {
+        { "q8_0", LSI_Q8_0, 0.01 }, { "q6_k", LSI_Q6_K, 0.05 }, { "q5_k", LSI_Q5_K, 0.1 },
+        { "q5_1", LSI_Q5_1, 0.05 }, { "q5_0", LSI_Q5_0, 0.09 }, { "q4_k", LSI_Q4_K, 0.2 },
+        { "q4_1", LSI_Q4_1, 0.1 },  { "q4_0", LSI_Q4_0, 0.18 },
+    };
+    struct lsi_params p;
+    begin(wide_config, LSI_BF16);
+    ls_model *m = open_model("in");
+    save_adapter(&p, &m->config, 3);
+    ls_model_close(m);
+    for (size_t i = 0; i < LSI_LEN(types); i++) {
+        ls_convert_options o;
+        ls_convert_options_defaults(&o);
+        o.dtype = types[i].name;
+        o.force = true;
+        REQUIRE_OK(ls_convert(tiny_path(dir, "in"), tiny_path(dir, "q.gguf"), &o, &err), err);
+        REQUIRE_OK(merge("q.gguf", "out.gguf", "keep"), err);
+        ls_model *q = open_model("q.gguf"), *out = open_model("out.gguf");
+        CHECK_INT(q->layers[0].q.dtype, types[i].dtype);
+        CHECK_INT(out->layers[0].q.dtype, types[i].dtype);
+        CHECK_INT(out->layers[0].down.dtype, types[i].dtype);
+        const double worst_q = worst(q, out, &p, 1, LSI_ROLE_Q, 0);
+        const double worst_down = worst(q, out, &p, 1, LSI_ROLE_DOWN, 0);
+        CHECK(worst_q <= types[i].tol && worst_down <= types[i].tol);
+        CHECK(worst_q > 0 && worst_down > 0);
+        if (worst_q > types[i].tol || worst_down > types[i].tol)
+            fprintf(stderr, "    %s: %.3g, %.3g\n", types[i].name, worst_q, worst_down);
+        CHECK(worst(q, out, &p, 1, LSI_ROLE_UP, 0) == 0);
+        ls_model_close(q);
+        ls_model_close(out);
+        unlink(tiny_path(dir, "out.gguf"));
+    }
+    small_params_free(&p);
+    end();
+}
+
 /* ---- refusals -------------------------------------------------------------------------------------- */
 
 static void check_refused(const char *config, ls_status status, const char *part)
@@ -476,9 +524,9 @@ static void test_memory(void)
 int main(int argc, char **argv)
 {
     static const struct test tests[] = {
-        TEST(test_round_trip),         TEST(test_merge),       TEST(test_merge_context),
-        TEST(test_extension_refusals), TEST(test_merge_types), TEST(test_config_refusals),
-        TEST(test_tensor_refusals),    TEST(test_memory),
+        TEST(test_round_trip),         TEST(test_merge),           TEST(test_merge_context),
+        TEST(test_extension_refusals), TEST(test_merge_types),     TEST(test_merge_keeps_types),
+        TEST(test_config_refusals),    TEST(test_tensor_refusals), TEST(test_memory),
     };
     return test_main(tests, sizeof tests / sizeof tests[0], argc, argv);
 }
