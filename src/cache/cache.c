@@ -227,3 +227,29 @@ ls_status lsi_cache_io_values(struct lsi_cache_io *io, const struct lsi_cache_po
     memcpy(value, v, sizeof v);
     return LS_OK;
 }
+
+/* ---- what is read ------------------------------------------------------------------------------ */
+
+void lsi_cache_read_slots(struct lsi_cache_reads *to, size_t H, const struct lsi_slots *slots,
+                          const size_t *first, size_t n_sets)
+{
+    for (size_t h = 0; h < H; h++) {
+        const size_t set = h / (H / n_sets);
+        int64_t *pos = to->pos + h * to->ld;
+        size_t n = 0;
+        for (size_t i = first[set]; i < first[set + 1]; i++)
+            for (uint32_t s = slots[i].begin; s < slots[i].end; s++)
+                pos[n++] = s;
+        to->n[h] = n;
+    }
+}
+
+void lsi_cache_read_all(struct lsi_cache_reads *to, size_t H, size_t window)
+{
+    const size_t from = window > 0 && to->ld > window ? to->ld - window : 0;
+    for (size_t h = 0; h < H; h++) {
+        for (size_t s = from; s < to->ld; s++)
+            to->pos[h * to->ld + s - from] = (int64_t)s;
+        to->n[h] = to->ld - from;
+    }
+}

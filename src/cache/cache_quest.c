@@ -357,8 +357,9 @@ static void gather_slots(const struct choice *c, size_t sets)
     c->w.first[sets] = n;
 }
 
-static void attend_chosen(struct cache_quest *c, struct lsi_exec *ex, size_t layer,
-                          const struct lsi_cache_query *q, size_t read)
+/* The ranges of tokens that the row reads: *w, which holds bytes until lsi_kept_release, their number. */
+static size_t choose_runs(struct cache_quest *c, struct lsi_exec *ex, size_t layer,
+                          const struct lsi_cache_query *q, size_t read, struct workspace *w)
 {
     const struct lsi_cache *cache = &c->full.base;
     const struct lsi_cache_shape *s = &cache->shape;
@@ -377,28 +378,60 @@ static void attend_chosen(struct cache_quest *c, struct lsi_exec *ex, size_t lay
                          choice.w.scores, choice.n);
     lsi_parallel(ex->pool, sets, choose_task, &choice);
     gather_slots(&choice, sets);
+    *w = choice.w;
+    return bytes;
+}
+
+static void attend_chosen(struct cache_quest *c, struct lsi_exec *ex, size_t layer,
+                          const struct lsi_cache_query *q, size_t read)
+{
+    const struct lsi_cache *cache = &c->full.base;
+    const struct lsi_cache_shape *s = &cache->shape;
+    struct workspace w;
+    const size_t bytes = choose_runs(c, ex, layer, q, read, &w);
     const struct lsi_attention_slots chosen = { .q = q->q,
                                                 .out = q->out,
                                                 .lse = q->lse,
                                                 .H = s->H,
                                                 .scale = q->scale,
                                                 .per_q = per_q(&cache->spec),
-                                                .slots = choice.w.slots,
-                                                .first = choice.w.first,
+                                                .slots = w.slots,
+                                                .first = w.first,
                                                 .kv = lsi_full_view(cache, layer) };
     lsi_op_attention_slots(ex, &chosen);
     lsi_kept_release(ex, bytes);
 }
 
+/* Whether the next token has nothing to choose. */
+static bool sees_all(const struct lsi_cache *cache, size_t layer)
+{
+    const size_t n = cache->length + 1;
+    return !is_bounded(&cache->shape, &cache->spec, layer) ||
+           runs_read(cache, n) >= lsi_div_up(n, run_tokens(cache));
+}
+
 static void attend(struct lsi_cache *cache, struct lsi_exec *ex, size_t layer,
                    const struct lsi_cache_query *q)
 {
-    const size_t n = cache->length + 1, read = runs_read(cache, n);
     const bool prompt = cache->n_prompt > 0 || q->T > 1;
-    if (prompt || !is_bounded(&cache->shape, &cache->spec, layer) || read >= lsi_div_up(n, run_tokens(cache)))
+    if (prompt || sees_all(cache, layer))
         lsi_full_attend(cache, ex, layer, q);
     else
-        attend_chosen(quest(cache), ex, layer, q, read);
+        attend_chosen(quest(cache), ex, layer, q, runs_read(cache, cache->length + 1));
+}
+
+static void reads(struct lsi_cache *cache, struct lsi_exec *ex, size_t layer, const struct lsi_cache_query *q,
+                  struct lsi_cache_reads *to)
+{
+    const struct lsi_cache_shape *s = &cache->shape;
+    if (sees_all(cache, layer)) {
+        lsi_cache_read_all(to, s->H, lsi_cache_window(s, layer));
+        return;
+    }
+    struct workspace w;
+    const size_t bytes = choose_runs(quest(cache), ex, layer, q, runs_read(cache, cache->length + 1), &w);
+    lsi_cache_read_slots(to, s->H, w.slots, w.first, n_sets(s, &cache->spec));
+    lsi_kept_release(ex, bytes);
 }
 
 static size_t scratch(const struct lsi_exec *ex, const struct lsi_cache_shape *s,
@@ -484,6 +517,7 @@ const struct lsi_cache_policy lsi_cache_quest = {
     .append = append,
     .attend = attend,
     .commit = lsi_full_commit,
+    .reads = reads,
     .settle = settle,
     .scratch = scratch,
     .rewind = rewind_quest,
