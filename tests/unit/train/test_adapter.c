@@ -1,19 +1,18 @@
 /* Adapters in files, and models with adapters added. */
 #include "train/adapter.h"
 
-#include <dirent.h>
 #include <longspan/adapter.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "kernels/kernels.h"
 #include "small_params.h"
+#include "faulty.h"
 #include "test.h"
 #include "tiny.h"
 
 static ls_error err;
 static char dir[256];
-static char content[1 << 14];
 
 static void begin(const char *config, enum lsi_dtype dtype)
 {
@@ -33,33 +32,6 @@ static ls_model *open_model(const char *name)
     ls_model *m = NULL;
     REQUIRE_OK(ls_model_open(tiny_path(dir, name), NULL, &m, &err), err);
     return m;
-}
-
-static const char *read_file(const char *name)
-{
-    FILE *f = fopen(tiny_path(dir, name), "rb");
-    REQUIRE(f != NULL);
-    content[fread(content, 1, sizeof content - 1, f)] = '\0';
-    fclose(f);
-    return content;
-}
-
-static void has(const char *text, const char *part)
-{
-    if (!strstr(text, part)) {
-        CHECK_STR(text, part);
-    }
-}
-
-static size_t count_files(const char *name)
-{
-    size_t n = 0;
-    DIR *d = opendir(name);
-    REQUIRE(d != NULL);
-    for (const struct dirent *e; (e = readdir(d)) != NULL;)
-        n += e->d_name[0] != '.';
-    closedir(d);
-    return n;
 }
 
 /* Parameters with adapters of rank 3 on q and down, saved as dir/adapter. */
@@ -94,10 +66,11 @@ static void test_round_trip(void)
     begin(tiny_configs[0], LSI_F32);
     ls_model *m = open_model("in");
     save_adapter(&p, &m->config, 6);
-    has(read_file("adapter/adapter_config.json"), "\"target_modules\": [\"q_proj\", \"down_proj\"]");
-    has(content, "\"r\": 3,");
-    has(content, "\"lora_alpha\": 6,");
-    has(content, "\"base_model_name_or_path\": \"some/\\\"model\\\"\"");
+    CHECK_HAS(tiny_read(dir, "adapter/adapter_config.json"),
+              "\"target_modules\": [\"q_proj\", \"down_proj\"]");
+    CHECK_HAS(tiny_content, "\"r\": 3,");
+    CHECK_HAS(tiny_content, "\"lora_alpha\": 6,");
+    CHECK_HAS(tiny_content, "\"base_model_name_or_path\": \"some/\\\"model\\\"\"");
     REQUIRE_OK(lsi_st_open(&st, tiny_path(dir, "adapter/adapter_model.safetensors"),
                            lsi_alloc_or_default(NULL), &err),
                err);
@@ -267,8 +240,8 @@ static void check_extension_refused(const char *text, ls_status status, const ch
 {
     tiny_write(dir, "adapter/longspan.json", text, strlen(text));
     CHECK_INT(merge("in", "out", NULL), status);
-    has(err.text, "longspan.json");
-    has(err.text, part);
+    CHECK_HAS(err.text, "longspan.json");
+    CHECK_HAS(err.text, part);
 }
 
 static void test_extension_refusals(void)
@@ -377,7 +350,7 @@ static void check_refused(const char *config, ls_status status, const char *part
 {
     tiny_write(dir, "adapter/adapter_config.json", config, strlen(config));
     CHECK_INT(merge("in", "out", NULL), status);
-    has(err.text, part);
+    CHECK_HAS(err.text, part);
 }
 
 static void test_config_refusals(void)
@@ -400,7 +373,7 @@ static void test_config_refusals(void)
     check_refused("{\"r\": 4}", LS_E_FORMAT, "expected [4][96], found [3][96]");
     check_refused("{\"r\": 3", LS_E_FORMAT, "adapter_config.json");
     CHECK(!lsi_path_exists(tiny_path(dir, "out")));
-    CHECK_INT(count_files(dir), 2);
+    CHECK_INT(tiny_count(dir), 2);
     static const char fine[] =
         "{\"r\": 3, \"use_dora\": false, \"rank_pattern\": { }, \"modules_to_save\": null, "
         "\"init_lora_weights\": \"gaussian\", \"unheard_of\": {\"a\": 1}}";
@@ -449,20 +422,20 @@ static void test_tensor_refusals(void)
     begin(tiny_configs[4], LSI_F32);
     mkdir(tiny_path(dir, "adapter"), 0777);
     CHECK_INT(merge("in", "out", NULL), LS_E_IO);
-    has(err.text, "adapter_config.json");
+    CHECK_HAS(err.text, "adapter_config.json");
     for (size_t i = 0; i < LSI_LEN(cases); i++) {
         size_t n = 0;
         while (cases[i].names[n])
             n++;
         write_tensors(cases[i].names, n, 64);
         CHECK_INT(merge("in", "out", NULL), cases[i].status);
-        has(err.text, cases[i].part);
+        CHECK_HAS(err.text, cases[i].part);
     }
     static const char *const good[] = { LAYER "1.self_attn.q_proj.lora_A.weight",
                                         LAYER "1.self_attn.q_proj.lora_B.weight" };
     write_tensors(good, 2, 65);
     CHECK_INT(merge("in", "out", NULL), LS_E_FORMAT);
-    has(err.text, "expected [2][64], found [2][65]");
+    CHECK_HAS(err.text, "expected [2][64], found [2][65]");
     write_tensors(good, 2, 64);
     REQUIRE_OK(merge("in", "out", NULL), err);
     CHECK_INT(merge("in", "out", NULL), LS_E_INVAL); /* it is there */
@@ -471,28 +444,6 @@ static void test_tensor_refusals(void)
 }
 
 /* ---- memory -------------------------------------------------------------------------------------- */
-
-struct faulty {
-    size_t n, fail_at;
-    long long outstanding;
-};
-
-static void *faulty_alloc(void *user, size_t bytes)
-{
-    struct faulty *f = user;
-    if (++f->n == f->fail_at)
-        return NULL;
-    f->outstanding += (long long)bytes;
-    return aligned_alloc(64, (bytes + 63) / 64 * 64);
-}
-
-static void faulty_free(void *user, void *ptr, size_t bytes)
-{
-    struct faulty *f = user;
-    if (ptr)
-        f->outstanding -= (long long)bytes;
-    free(ptr);
-}
 
 static void test_memory(void)
 {
@@ -516,7 +467,7 @@ static void test_memory(void)
             break;
         }
         CHECK_INT(st, LS_E_NOMEM);
-        CHECK_INT(count_files(dir), 2);
+        CHECK_INT(tiny_count(dir), 2);
     }
     end();
 }
