@@ -177,6 +177,18 @@ LS_API ls_status ls_context_append_attention(ls_context *ctx, const int32_t *tok
  */
 LS_API size_t ls_context_kept(const ls_context *ctx, size_t layer, size_t kv_head, int64_t *positions);
 
+/** Tokens that a query head of a layer reads, ascending, the newest included; valid during the call. */
+typedef void ls_read_fn(void *user, size_t layer, size_t head, const int64_t *positions, size_t n);
+
+/**
+ * Append one token, and tell fn what each head of each layer reads for it: of policies that keep everything
+ * and choose for every step, what they choose; of others, what they keep.
+ *
+ * @return as ls_context_append
+ */
+LS_API ls_status ls_context_append_reads(ls_context *ctx, int32_t token, ls_read_fn *fn, void *user,
+                                         ls_error *err);
+
 /**
  * Another context with the same model, options and tokens. Memory of keys and values is shared until one of
  * the two writes to it: many questions can be put to one processed text. The two may be used by different

@@ -2,6 +2,7 @@
 #include "cache/cache.h"
 
 #include <errno.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -271,4 +272,74 @@ void lsi_cache_spec_name(const struct lsi_cache_spec *spec, char *out, size_t ca
         used += values_text(spec->storage, spec->storage_value, out + used, cap - used);
     if (used < cap)
         out[used - 1] = '\0'; /* the last comma */
+}
+
+/* ---- state ----------------------------------------------------------------------------------- */
+
+ls_status lsi_cache_damaged(const struct lsi_cache_io *io, ls_error *err)
+{
+    return lsi_fail(err, LS_E_FORMAT, "%s: what it says of the KV cache contradicts itself; make it again",
+                    io->name);
+}
+
+ls_status lsi_cache_io_flag(struct lsi_cache_io *io, bool *flag, ls_error *err)
+{
+    uint8_t byte = *flag;
+    LSI_TRY(io->bytes(io, &byte, sizeof byte, err));
+    if (byte > 1)
+        return lsi_cache_damaged(io, err);
+    *flag = byte == 1;
+    return LS_OK;
+}
+
+/* Whether a value may have become of what was asked for. A --kv text has six digits of a percentage. */
+static bool follows(const struct lsi_cache_value *v, const struct lsi_cache_value *asked)
+{
+    if (v->n == asked->n && fabs(v->percent - asked->percent) <= 1e-5 * fabs(asked->percent))
+        return true;
+    return asked->percent >= 0 && v->percent < 0 && v->n >= 1 && v->n <= INT32_MAX;
+}
+
+ls_status lsi_cache_io_values(struct lsi_cache_io *io, const struct lsi_cache_policy *policy,
+                              const struct lsi_cache_value *asked, struct lsi_cache_value *value,
+                              ls_error *err)
+{
+    struct lsi_cache_value v[LSI_CACHE_KEYS];
+    memcpy(v, value, sizeof v);
+    LSI_TRY(io->bytes(io, v, sizeof v, err));
+    for (size_t i = 0; i < policy->n_keys; i++)
+        if (!follows(&v[i], &asked[i]))
+            return lsi_cache_damaged(io, err);
+    memcpy(value, v, sizeof v);
+    return LS_OK;
+}
+
+/* ---- what is read ------------------------------------------------------------------------------ */
+
+void lsi_cache_read_slots(struct lsi_cache_reads *to, size_t H, const struct lsi_slots *slots,
+                          const size_t *first, size_t n_sets, const struct lsi_cache_read_always *always)
+{
+    for (size_t h = 0; h < H; h++) {
+        const size_t set = h / (H / n_sets);
+        int64_t *pos = to->pos + h * to->ld;
+        size_t n = 0;
+        for (size_t s = 0; s < always->begin; s++)
+            pos[n++] = (int64_t)s;
+        for (size_t i = first[set]; i < first[set + 1]; i++)
+            for (uint32_t s = slots[i].begin; s < slots[i].end; s++)
+                pos[n++] = s;
+        for (size_t s = always->end; s < to->ld; s++)
+            pos[n++] = (int64_t)s;
+        to->n[h] = n;
+    }
+}
+
+void lsi_cache_read_all(struct lsi_cache_reads *to, size_t H, size_t window)
+{
+    const size_t from = window > 0 && to->ld > window ? to->ld - window : 0;
+    for (size_t h = 0; h < H; h++) {
+        for (size_t s = from; s < to->ld; s++)
+            to->pos[h * to->ld + s - from] = (int64_t)s;
+        to->n[h] = to->ld - from;
+    }
 }

@@ -49,6 +49,13 @@ struct lsi_cache_query {
     const struct lsi_rope *rope; /* how q and the keys were rotated: for policies that give other positions */
 };
 
+/* Which tokens a row reads: n[h] of query head h, pos[h * ld + i] ascending. */
+struct lsi_cache_reads {
+    size_t *n;    /* [H] */
+    int64_t *pos; /* [H][ld] */
+    size_t ld;    /* tokens of the sequence, the row's own included */
+};
+
 /* The gradient of a query of the same rows: lsi_op_attention_backward. */
 struct lsi_cache_gradient {
     const float *q, *out, *dout; /* [T][H*D], row stride ld for all */
@@ -120,10 +127,23 @@ struct lsi_cache {
  */
 struct lsi_cache_io {
     bool reading;
+    const char *name; /* of the file, for errors */
     ls_status (*bytes)(struct lsi_cache_io *io, void *data, size_t n, ls_error *err);
     /* The first n pages of a table; reading, an empty table gets them. They may lie in the mapped file. */
     ls_status (*pages)(struct lsi_cache_io *io, struct lsi_kv_pages *t, size_t n, ls_error *err);
 };
+
+/** What was read cannot be: LS_E_FORMAT. */
+ls_status lsi_cache_damaged(const struct lsi_cache_io *io, ls_error *err);
+/** A flag, as a byte 0 or 1. */
+ls_status lsi_cache_io_flag(struct lsi_cache_io *io, bool *flag, ls_error *err);
+/**
+ * The values of a policy, [LSI_CACHE_KEYS]. Reading, they must be those that were asked for, but for
+ * percentages that have become numbers of tokens; `value` changes on success only.
+ */
+ls_status lsi_cache_io_values(struct lsi_cache_io *io, const struct lsi_cache_policy *policy,
+                              const struct lsi_cache_value *asked, struct lsi_cache_value *value,
+                              ls_error *err);
 
 /* ---- the policy ----------------------------------------------------------------------- */
 
@@ -160,6 +180,9 @@ struct lsi_cache_policy {
     void (*attend)(struct lsi_cache *cache, struct lsi_exec *ex, size_t layer,
                    const struct lsi_cache_query *q);
     void (*commit)(struct lsi_cache *cache, size_t n_rows);
+    /** (optional; NULL: what is kept, and itself) What a query of one row, a step of decoding, reads. */
+    void (*reads)(struct lsi_cache *cache, struct lsi_exec *ex, size_t layer, const struct lsi_cache_query *q,
+                  struct lsi_cache_reads *to);
     /**
      * (optional) Scores of rows row0 .. row0 + n_rows - 1 of a query with all tokens, as
      * lsi_op_attention_scores: slot s is token s.
@@ -224,6 +247,17 @@ static inline size_t lsi_cache_tokens(const struct lsi_cache_value *v, size_t n_
         return (size_t)v->n;
     return lsi_max_size(1, (size_t)(v->percent / 100.0 * (double)n_prompt));
 }
+
+/* Tokens that a row reads besides those it chooses: before begin, and from end on. */
+struct lsi_cache_read_always {
+    size_t begin, end;
+};
+
+/** What attention over chosen slots reads, of slots that are tokens. n_sets: H, or kv heads. */
+void lsi_cache_read_slots(struct lsi_cache_reads *to, size_t H, const struct lsi_slots *slots,
+                          const size_t *first, size_t n_sets, const struct lsi_cache_read_always *always);
+/** The same when a row reads all it is allowed to see. */
+void lsi_cache_read_all(struct lsi_cache_reads *to, size_t H, size_t window);
 
 extern const struct lsi_cache_policy lsi_cache_full;      /* cache_full.c */
 extern const struct lsi_cache_policy lsi_cache_streaming; /* cache_streaming.c */

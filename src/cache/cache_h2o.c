@@ -490,10 +490,17 @@ static ls_status tile(struct lsi_cache *cache, size_t n_tokens, ls_error *err)
 static ls_status state(struct lsi_cache *cache, struct lsi_cache_io *io, ls_error *err)
 {
     struct cache_h2o *c = h2o(cache);
-    LSI_TRY(io->bytes(io, c->fresh, cache->shape.L * sizeof *c->fresh, err));
-    LSI_TRY(io->bytes(io, &c->due, sizeof c->due, err));
-    LSI_TRY(io->bytes(io, &c->dropped, sizeof c->dropped, err));
-    return lsi_kept_state(&c->kept, io, err);
+    for (size_t l = 0; l < cache->shape.L; l++)
+        LSI_TRY(lsi_cache_io_flag(io, &c->fresh[l], err));
+    LSI_TRY(lsi_cache_io_flag(io, &c->due, err));
+    LSI_TRY(lsi_cache_io_flag(io, &c->dropped, err));
+    LSI_TRY(lsi_kept_state(&c->kept, io, err));
+    if (!io->reading)
+        return LS_OK;
+    bool ok = (c->kept.resolved || !c->due) && (c->dropped || lsi_kept_whole_since_turn(&c->kept));
+    for (size_t l = 0; l < cache->shape.L; l++)
+        ok = ok && !(c->fresh[l] && lsi_kept_slides(&c->kept, l));
+    return ok ? LS_OK : lsi_cache_damaged(io, err);
 }
 
 static size_t kept(const struct lsi_cache *cache, size_t layer, size_t g, int64_t *pos)

@@ -196,10 +196,10 @@ static ls_status state(struct lsi_cache *cache, struct lsi_cache_io *io, ls_erro
                         "the session holds %zu tokens, the context at most %zu: make it longer",
                         cache->length, cache->shape.n_ctx);
     c->settled = cache->length;
-    LSI_TRY(lsi_packed_state(&c->packed, io, err));
+    LSI_TRY(lsi_packed_state(&c->packed, cache->length, io, err));
     for (size_t l = 0; l < cache->shape.L; l++)
         if (c->packed.layers[l].n != cache->length)
-            return lsi_fail(err, LS_E_FORMAT, "the session's layers hold different numbers of tokens");
+            return lsi_cache_damaged(io, err);
     return LS_OK;
 }
 

@@ -420,8 +420,9 @@ static void gather_slots(const struct choice *c, size_t sets)
     c->w.first[sets] = n;
 }
 
-static void attend_chosen(struct cache_quest *c, struct lsi_exec *ex, size_t layer,
-                          const struct lsi_cache_query *q, size_t read)
+/* The ranges of tokens that the row reads: *w, which holds bytes until lsi_kept_release, their number. */
+static size_t choose_runs(struct cache_quest *c, struct lsi_exec *ex, size_t layer,
+                          const struct lsi_cache_query *q, size_t read, struct workspace *w)
 {
     const struct lsi_cache *cache = &c->base;
     const struct lsi_cache_shape *s = &cache->shape;
@@ -441,14 +442,25 @@ static void attend_chosen(struct cache_quest *c, struct lsi_exec *ex, size_t lay
                          choice.w.scores, choice.n);
     lsi_parallel(ex->pool, sets, choose_task, &choice);
     gather_slots(&choice, sets);
+    *w = choice.w;
+    return bytes;
+}
+
+static void attend_chosen(struct cache_quest *c, struct lsi_exec *ex, size_t layer,
+                          const struct lsi_cache_query *q, size_t read)
+{
+    const struct lsi_cache *cache = &c->full.base;
+    const struct lsi_cache_shape *s = &cache->shape;
+    struct workspace w;
+    const size_t bytes = choose_runs(c, ex, layer, q, read, &w);
     const struct lsi_attention_slots chosen = { .q = q->q,
                                                 .out = q->out,
                                                 .lse = q->lse,
                                                 .H = s->H,
                                                 .scale = q->scale,
                                                 .per_q = per_q(&cache->spec),
-                                                .slots = choice.w.slots,
-                                                .first = choice.w.first,
+                                                .slots = w.slots,
+                                                .first = w.first,
                                                 .kv = view(c, layer) };
     const struct lsi_packed_sight sight = { .n_rows = 1, .sinks = true, .chosen = &chosen };
     if (cache->spec.storage)
@@ -474,6 +486,24 @@ static void attend(struct lsi_cache *cache, struct lsi_exec *ex, size_t layer,
         tokens_of(&cache->spec)->attend(cache, ex, layer, q);
     else
         attend_chosen(quest(cache), ex, layer, q, runs_read(cache, layer, cache->length + 1));
+}
+
+static void reads(struct lsi_cache *cache, struct lsi_exec *ex, size_t layer, const struct lsi_cache_query *q,
+                  struct lsi_cache_reads *to)
+{
+    const struct lsi_cache_shape *s = &cache->shape;
+    struct cache_quest *c = quest(cache);
+    struct workspace w;
+    if (!chooses(cache, layer)) {
+        lsi_cache_read_all(to, s->H, lsi_cache_window(s, layer));
+        return;
+    }
+    const size_t n = cache->length + 1;
+    const size_t bytes = choose_runs(c, ex, layer, q, runs_read(cache, layer, n), &w);
+    const struct lsi_cache_read_always always = { .begin = cache->spec.storage ? c->kivi.packed.how.sinks : 0,
+                                                  .end = in_runs(c, layer, n) };
+    lsi_cache_read_slots(to, s->H, w.slots, w.first, n_sets(s, &cache->spec), &always);
+    lsi_kept_release(ex, bytes);
 }
 
 static size_t scratch(const struct lsi_exec *ex, const struct lsi_cache_shape *s,
@@ -549,6 +579,8 @@ static ls_status state(struct lsi_cache *cache, struct lsi_cache_io *io, ls_erro
 {
     struct cache_quest *c = quest(cache);
     LSI_TRY(io->bytes(io, &c->n_prompt, sizeof c->n_prompt, err));
+    if (c->n_prompt > UINT32_MAX)
+        return lsi_cache_damaged(io, err);
     LSI_TRY(tokens_of(&cache->spec)->state(cache, io, err));
     return io->reading ? make_room(c, cache->length, err) : LS_OK;
 }
@@ -568,6 +600,7 @@ const struct lsi_cache_policy lsi_cache_quest = {
     .append = append,
     .attend = attend,
     .commit = commit,
+    .reads = reads,
     .settle = settle,
     .scratch = scratch,
     .rewind = rewind_quest,

@@ -486,16 +486,23 @@ static ls_status state(struct lsi_cache *cache, struct lsi_cache_io *io, ls_erro
 {
     struct cache_snapkv *c = snapkv(cache);
     bool window = c->rows[0] != NULL;
-    LSI_TRY(io->bytes(io, &c->compressed, sizeof c->compressed, err));
+    LSI_TRY(lsi_cache_io_flag(io, &c->compressed, err));
     LSI_TRY(io->bytes(io, &c->scale, sizeof c->scale, err));
-    LSI_TRY(io->bytes(io, &window, sizeof window, err));
+    LSI_TRY(lsi_cache_io_flag(io, &window, err));
+    if (c->compressed && window)
+        return lsi_cache_damaged(io, err);
     if (window && !want_window(c))
         return lsi_fail(err, LS_E_NOMEM, "out of memory for the last queries of a prompt");
     if (window)
         LSI_TRY(
             io->bytes(io, c->rows[c->side], window_floats(&cache->shape, &cache->spec) * sizeof(float), err));
     LSI_TRY(lsi_kept_state(&c->kept, io, err));
-    c->kept.block = io->reading ? 0 : c->kept.block; /* the window before the last block is not stored */
+    if (!io->reading)
+        return LS_OK;
+    const struct lsi_kept *k = &c->kept;
+    if (!lsi_kept_whole_since_turn(k) || (!c->compressed && (k->turn > 0 || (k->prompt && !window))))
+        return lsi_cache_damaged(io, err);
+    c->kept.block = 0; /* the window before the last block is not stored */
     return LS_OK;
 }
 

@@ -717,26 +717,48 @@ static ls_status fork_streaming(const struct lsi_cache *cache, struct lsi_cache 
     return LS_OK;
 }
 
+/* What was read is a window with all of its pages, whose first has tokens that are still seen. */
+static bool plausible(const struct cache_streaming *c, size_t n_pages)
+{
+    const struct lsi_cache *base = &c->base;
+    const size_t sinks = sink_pages(c->S), end = lsi_div_up(base->length, LSI_KV_PAGE);
+    if (base->length > SIZE_MAX / 2 || c->start > base->length || c->R != recent_tokens(&base->spec, 1) ||
+        (c->open && base->spec.value[PROMPT].n != PROMPT_DENSE))
+        return false;
+    if (is_packed(c)) /* the storage has pages of its own */
+        return n_pages == 0;
+    return c->first >= sinks && (contiguous(c) ? n_pages >= end
+                                               : c->first <= oldest_seen(c) / LSI_KV_PAGE &&
+                                                     n_pages >= sinks && n_pages - sinks >= end - c->first);
+}
+
 static ls_status state(struct lsi_cache *cache, struct lsi_cache_io *io, ls_error *err)
 {
     struct cache_streaming *c = streaming(cache);
+    struct lsi_cache_value asked[LSI_CACHE_KEYS];
     size_t n_pages = is_packed(c) ? 0 : c->layers[0].n;
     LSI_TRY(io->bytes(io, &cache->length, sizeof cache->length, err));
-    LSI_TRY(io->bytes(io, cache->spec.value, sizeof cache->spec.value, err));
+    memcpy(asked, cache->spec.value, sizeof asked);
+    asked[RECENT] = c->recent;
+    LSI_TRY(lsi_cache_io_values(io, cache->policy, asked, cache->spec.value, err));
     LSI_TRY(io->bytes(io, &c->R, sizeof c->R, err));
     LSI_TRY(io->bytes(io, &c->first, sizeof c->first, err));
     LSI_TRY(io->bytes(io, &c->start, sizeof c->start, err));
-    LSI_TRY(io->bytes(io, &c->open, sizeof c->open, err));
+    LSI_TRY(lsi_cache_io_flag(io, &c->open, err));
     LSI_TRY(io->bytes(io, &n_pages, sizeof n_pages, err));
-    if (io->reading &&
-        (c->start > cache->length || c->first > sink_pages(c->S) + cache->length / LSI_KV_PAGE ||
-         check_window(&cache->shape, &cache->spec, c->S, c->R, NULL) != LS_OK))
+    if (io->reading && !plausible(c, n_pages))
+        return lsi_cache_damaged(io, err);
+    if (io->reading && check_window(&cache->shape, &cache->spec, c->S, c->R, NULL) != LS_OK)
         return lsi_fail(err, LS_E_LIMIT, "the session's window of %zu tokens does not fit the context of %zu",
                         c->S + c->R + 1, position_limit(&cache->shape));
     if (is_packed(c)) {
         c->packed.how.window = c->R;
         c->settled = cache->length;
-        return lsi_packed_state(&c->packed, io, err);
+        LSI_TRY(lsi_packed_state(&c->packed, cache->length, io, err));
+        for (size_t l = 0; l < cache->shape.L; l++)
+            if (c->packed.layers[l].n != cache->length)
+                return lsi_cache_damaged(io, err);
+        return LS_OK;
     }
     for (size_t l = 0; l < cache->shape.L; l++)
         LSI_TRY(io->pages(io, &c->layers[l], n_pages, err));

@@ -840,22 +840,83 @@ ls_status lsi_kept_tile(struct lsi_kept *c, size_t layer, size_t n_tokens, size_
     return LS_OK;
 }
 
+/* Slots of a kv head have different tokens or are holes, and the last block's are at the end. pos: [n] */
+static bool plausible_head(const struct lsi_kept *c, const struct lsi_kept_layer *l, size_t g, int64_t *pos)
+{
+    const size_t length = c->base.length;
+    size_t n = 0;
+    for (size_t s = 0; s < l->n; s++) {
+        const uint32_t p = lsi_kept_pos(l, g)[s];
+        if (s + c->block >= l->n && (size_t)p != length - (l->n - s))
+            return false;
+        if (p != LSI_KEPT_HOLE)
+            pos[n++] = p;
+    }
+    sort(pos, n);
+    for (size_t s = 1; s < n; s++)
+        if (pos[s - 1] == pos[s])
+            return false;
+    return n + l->holes == l->n && (n == 0 || (size_t)pos[n - 1] < length);
+}
+
+static ls_status check_layer(const struct lsi_kept *c, const struct lsi_kept_layer *l,
+                             const struct lsi_cache_io *io, ls_error *err)
+{
+    if (c->block > l->n)
+        return lsi_cache_damaged(io, err);
+    int64_t *pos = lsi_calloc(c->base.alloc, l->n, sizeof *pos);
+    if (!pos)
+        return lsi_fail(err, LS_E_NOMEM, "out of memory for the KV cache of the session");
+    bool ok = true;
+    for (size_t g = 0; ok && g < c->base.shape.G; g++)
+        ok = plausible_head(c, l, g, pos);
+    lsi_free(c->base.alloc, pos, l->n * sizeof *pos);
+    return ok ? LS_OK : lsi_cache_damaged(io, err);
+}
+
+bool lsi_kept_whole_since_turn(const struct lsi_kept *c)
+{
+    for (size_t i = 0; i < c->base.shape.L; i++) {
+        const struct lsi_kept_layer *l = &c->layers[i];
+        if (l->n - l->turn_n != c->base.length - c->turn)
+            return false;
+        for (size_t g = 0; g < c->base.shape.G; g++)
+            for (size_t s = 0; s < l->n; s++) {
+                const uint32_t p = lsi_kept_pos(l, g)[s];
+                if (s < l->turn_n ? p >= c->turn : p != c->turn + (s - l->turn_n))
+                    return false;
+            }
+    }
+    return true;
+}
+
 static ls_status layer_state(struct lsi_kept *c, size_t layer, struct lsi_cache_io *io, ls_error *err)
 {
     struct lsi_kept_layer *l = &c->layers[layer];
     LSI_TRY(io->bytes(io, &l->n, sizeof l->n, err));
     LSI_TRY(io->bytes(io, &l->turn_n, sizeof l->turn_n, err));
     LSI_TRY(io->bytes(io, &l->holes, sizeof l->holes, err));
-    if (l->n > c->base.length || l->turn_n > l->n || l->holes > l->n) {
+    if (l->n > c->base.length || l->turn_n > l->n || l->holes > l->n ||
+        (l->holes > 0 && !lsi_kept_packs(c))) {
         l->n = l->turn_n = l->holes = 0;
-        return lsi_fail(err, LS_E_FORMAT,
-                        "the session's KV cache holds more slots than tokens: it is damaged");
+        return lsi_cache_damaged(io, err);
     }
     if (io->reading && !size_arrays(c, l, array_slots(l->n), 0))
         return lsi_fail(err, LS_E_NOMEM, "out of memory for the KV cache of the session");
-    for (size_t i = 0; i < c->base.shape.G * (1 + c->n_cols); i++)
+    for (size_t i = 0; l->n > 0 && i < c->base.shape.G * (1 + c->n_cols); i++)
         LSI_TRY(io->bytes(io, l->pos + i * l->cap, l->n * sizeof *l->pos, err));
+    if (io->reading)
+        LSI_TRY(check_layer(c, l, io, err));
     return c->pool ? io->pages(io, &l->pages, lsi_div_up(l->n, LSI_KV_PAGE), err) : LS_OK;
+}
+
+/* Budgets are numbers of tokens where they are said to be, and as they were asked for where not. */
+static bool values_resolved(const struct lsi_kept *c)
+{
+    for (size_t i = 0; i < c->base.policy->n_keys; i++)
+        if (c->base.spec.value[i].percent != (c->resolved ? -1 : c->asked[i].percent))
+            return false;
+    return true;
 }
 
 ls_status lsi_kept_state(struct lsi_kept *c, struct lsi_cache_io *io, ls_error *err)
@@ -864,25 +925,26 @@ ls_status lsi_kept_state(struct lsi_kept *c, struct lsi_cache_io *io, ls_error *
     LSI_TRY(io->bytes(io, &base->length, sizeof base->length, err));
     LSI_TRY(io->bytes(io, &c->turn, sizeof c->turn, err));
     LSI_TRY(io->bytes(io, &c->block, sizeof c->block, err));
-    LSI_TRY(io->bytes(io, &c->resolved, sizeof c->resolved, err));
-    LSI_TRY(io->bytes(io, &c->prompt, sizeof c->prompt, err));
+    LSI_TRY(lsi_cache_io_flag(io, &c->resolved, err));
+    LSI_TRY(lsi_cache_io_flag(io, &c->prompt, err));
     LSI_TRY(io->bytes(io, &c->begin, sizeof c->begin, err));
-    LSI_TRY(io->bytes(io, c->asked, sizeof c->asked, err));
-    LSI_TRY(io->bytes(io, base->spec.value, sizeof base->spec.value, err));
+    LSI_TRY(lsi_cache_io_values(io, base->policy, c->asked, c->asked, err));
+    LSI_TRY(lsi_cache_io_values(io, base->policy, c->asked, base->spec.value, err));
     if (base->length > base->shape.n_ctx)
         return lsi_fail(err, LS_E_LIMIT,
                         "the session holds %zu tokens, the context at most %zu: make it longer", base->length,
                         base->shape.n_ctx);
     LSI_TRY(io->bytes(io, &c->piece, sizeof c->piece, err));
+    if (io->reading && (c->turn > base->length || c->begin > base->length || !values_resolved(c)))
+        return lsi_cache_damaged(io, err);
     for (size_t l = 0; l < base->shape.L; l++)
         LSI_TRY(layer_state(c, l, io, err));
     if (!lsi_kept_packs(c))
         return LS_OK;
-    LSI_TRY(lsi_packed_state(&c->packed, io, err));
+    LSI_TRY(lsi_packed_state(&c->packed, base->length, io, err));
     for (size_t l = 0; l < base->shape.L; l++)
         if (c->packed.layers[l].n != c->layers[l].n)
-            return lsi_fail(err, LS_E_FORMAT,
-                            "the session's KV cache counts its slots in two ways: it is damaged");
+            return lsi_cache_damaged(io, err);
     return LS_OK;
 }
 

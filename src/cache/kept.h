@@ -108,6 +108,8 @@ struct lsi_kept *lsi_kept_fork(const struct lsi_kept *from);
 size_t lsi_kept_bytes(const struct lsi_kept *c);
 size_t lsi_kept_bytes_read(const struct lsi_kept *c);
 ls_status lsi_kept_state(struct lsi_kept *c, struct lsi_cache_io *io, ls_error *err);
+/** Nothing has been dropped since `turn`: what has been read can go back to there. */
+bool lsi_kept_whole_since_turn(const struct lsi_kept *c);
 
 /* ---- rows --------------------------------------------------------------------------------- */
 

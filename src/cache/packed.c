@@ -657,14 +657,15 @@ static bool plausible(const struct lsi_packed *s, const struct lsi_packed_layer 
            y->nv <= y->nk && y->base <= y->nv && y->first <= y->nv && y->first % LSI_KV_PAGE == 0;
 }
 
-ls_status lsi_packed_state(struct lsi_packed *s, struct lsi_cache_io *io, ls_error *err)
+ls_status lsi_packed_state(struct lsi_packed *s, size_t most, struct lsi_cache_io *io, ls_error *err)
 {
     for (size_t l = 0; l < s->shape.L; l++) {
         struct lsi_packed_layer *y = &s->layers[l];
         LSI_TRY(io->bytes(io, y, sizeof *y, err));
-        if (!plausible(s, y))
-            return lsi_fail(err, LS_E_FORMAT,
-                            "the session's counts of quantised tokens contradict each other");
+        if (y->n > most || !plausible(s, y)) {
+            *y = (struct lsi_packed_layer){ 0 };
+            return lsi_cache_damaged(io, err);
+        }
         LSI_TRY(io->pages(io, &s->codes[l], lsi_div_up(y->nk - y->first, LSI_KV_PAGE), err));
         LSI_TRY(io->pages(io, &s->tail[l], lsi_div_up(y->n - y->base, LSI_KV_PAGE), err));
     }

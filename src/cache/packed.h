@@ -157,6 +157,7 @@ void lsi_packed_cut(struct lsi_packed *s, size_t n);
  * layer, or in one; n more than there are. Without any there are zeros. */
 ls_status lsi_packed_tile(struct lsi_packed *s, size_t n, ls_error *err);
 ls_status lsi_packed_tile_layer(struct lsi_packed *s, size_t layer, size_t n, ls_error *err);
-ls_status lsi_packed_state(struct lsi_packed *s, struct lsi_cache_io *io, ls_error *err);
+/** State of a storage with at most so many slots in a layer. */
+ls_status lsi_packed_state(struct lsi_packed *s, size_t most, struct lsi_cache_io *io, ls_error *err);
 
 #endif

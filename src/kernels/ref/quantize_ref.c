@@ -96,3 +96,51 @@ void lsk_quantize_q4_1_ref(void *row, const float *x, size_t n)
         }
     }
 }
+
+/* The fifth bits of 32 codes, after which come their low four bits as lsk_unpack_nibbles reads them. */
+static void put_five_bits(unsigned char *p, const int *q)
+{
+    memset(p, 0, 4);
+    for (size_t j = 0; j < 32; j++)
+        p[j / 8] |= (unsigned char)(q[j] >> 4 << j % 8);
+    for (size_t j = 0; j < 16; j++)
+        p[4 + j] = (unsigned char)((q[j] & 15) | (q[j + 16] & 15) << 4);
+}
+
+void lsk_quantize_q5_0_ref(void *row, const float *x, size_t n)
+{
+    unsigned char *p = row;
+    int q[32];
+
+    for (size_t i = 0; i < n; i += 32, p += 22) {
+        float max = 0.0f; /* the value of largest magnitude, with its sign */
+        for (size_t j = 0; j < 32; j++)
+            if (fabsf(x[i + j]) > fabsf(max))
+                max = x[i + j];
+        const float d = max / -16.0f, id = inverse(d);
+        put_u16(p, 0, lsi_f16_from_f32(d));
+        for (size_t j = 0; j < 32; j++)
+            q[j] = code(x[i + j] * id + 16.5f, 0, 31);
+        put_five_bits(p + 2, q);
+    }
+}
+
+void lsk_quantize_q5_1_ref(void *row, const float *x, size_t n)
+{
+    unsigned char *p = row;
+    int q[32];
+
+    for (size_t i = 0; i < n; i += 32, p += 24) {
+        float min = x[i], max = x[i];
+        for (size_t j = 1; j < 32; j++) {
+            min = fminf(min, x[i + j]);
+            max = fmaxf(max, x[i + j]);
+        }
+        const float d = (max - min) / 31.0f, id = inverse(d);
+        put_u16(p, 0, lsi_f16_from_f32(d));
+        put_u16(p, 2, lsi_f16_from_f32(min));
+        for (size_t j = 0; j < 32; j++)
+            q[j] = code((x[i + j] - min) * id + 0.5f, 0, 31);
+        put_five_bits(p + 4, q);
+    }
+}

@@ -370,6 +370,34 @@ static void test_reserve_without_commit_changes_nothing(void)
     close_fixture(&b);
 }
 
+/* A step that ends after layer 0, which may have moved its tail alone, then a prompt in blocks. */
+static void test_a_prompt_after_a_step_cut_short(void)
+{
+    struct fixture a;
+    ls_error err = { 0 };
+    open_fixture(&a, "kivi:bits=2,residual=64", 2, LSI_COMPUTE_FP32);
+    const struct lsi_cache_policy *p = a.cache->policy;
+    feed(&a, 0, 400, 0, NULL);
+    for (size_t t = 400; t < 520; t++) {
+        struct fixture b = a, c = a;
+        feed(&a, t, 1, 0, NULL);
+        REQUIRE_OK(p->fork(a.cache, &b.cache, &err), err);
+        REQUIRE_OK(p->fork(a.cache, &c.cache, &err), err);
+        REQUIRE_OK(p->reserve(b.cache, 1, &err), err);
+        p->append(b.cache, &a.ex, 0, k[0], KV, v[0], KV, 1);
+        REQUIRE_OK(p->rewind(b.cache, t + 1, &err), err); /* as a context does it */
+        feed_block(&b, t + 1, 256, 0, got);
+        feed_block(&c, t + 1, 256, 0, want);
+        CHECK_NEAR(max_diff(got, want, (size_t)L * 256 * Q), 0, 2e-6);
+        feed_block(&b, t + 257, 90, 0, got);
+        feed_block(&c, t + 257, 90, 0, want);
+        CHECK_NEAR(max_diff(got, want, (size_t)L * 90 * Q), 0, 2e-6);
+        p->free(b.cache);
+        p->free(c.cache);
+    }
+    close_fixture(&a);
+}
+
 static void test_bytes_are_planned(void)
 {
     struct fixture a;
@@ -534,6 +562,7 @@ int main(int argc, char **argv)
         TEST(test_eight_bits_are_close_to_full),
         TEST(test_rewind_is_never_having_been),
         TEST(test_reserve_without_commit_changes_nothing),
+        TEST(test_a_prompt_after_a_step_cut_short),
         TEST(test_bytes_are_planned),
         TEST(test_forks_share_until_written),
         TEST(test_tiling_repeats_pages),

@@ -148,9 +148,9 @@ static void test_quest_against_the_definition(void)
             const size_t from = (size_t[]){ 2, 250, 500 }[n];
             struct packed p = rules[i].as;
             struct fixture f;
-            make_data(2 + n);
+            make_data(2 + n, 2);
             open_fixture(&f, rules[i].spec, 2);
-            feed_prompt(&f, 0, from);
+            feed_prompt(&f, 0, from, from, NULL);
             store(&p, from);
             for (size_t t = from; t < from + 70; t++) {
                 feed(&f, t, 1, got);
@@ -169,18 +169,18 @@ static void test_quest_against_the_definition(void)
 static void test_quest_with_enough_is_kivi(void)
 {
     struct fixture a, b;
-    make_data(2);
+    make_data(2, 2);
     open_fixture(&a, "quest:budget=600,skip=0+kivi:bits=2,residual=32", 2);
     open_fixture(&b, "kivi:bits=2,residual=32", 1);
-    feed_prompt(&a, 0, 300);
-    feed_prompt(&b, 0, 300);
+    feed_prompt(&a, 0, 300, 300, NULL);
+    feed_prompt(&b, 0, 300, 300, NULL);
     for (size_t t = 300; t < 400; t++) {
         feed(&a, t, 1, got);
         feed(&b, t, 1, want);
         CHECK(max_diff(got, want, L * Q) == 0);
     }
-    feed_prompt(&a, 400, 50);
-    feed_prompt(&b, 400, 50);
+    feed_prompt(&a, 400, 50, 50, NULL);
+    feed_prompt(&b, 400, 50, 50, NULL);
     feed(&a, 450, 1, got);
     feed(&b, 450, 1, want);
     CHECK(max_diff(got, want, L * Q) == 0);
@@ -189,23 +189,6 @@ static void test_quest_with_enough_is_kivi(void)
 }
 
 /* ---- streaming ------------------------------------------------------------------------------------ */
-
-/* Rows as blocks of a prompt; out [L][n][Q]. */
-static void feed_blocks(struct fixture *f, size_t row, size_t n, size_t block, float *out)
-{
-    static float part[L * N * Q];
-    f->cache->n_prompt = n;
-    for (size_t done = 0, rows; done < n; done += rows) {
-        const struct lsi_cache_policy *p = f->cache->policy;
-        const size_t most = p->block_rows ? lsi_min_size(block, p->block_rows(f->cache)) : block;
-        rows = lsi_min_size(most, n - done);
-        feed(f, row + done, rows, part);
-        for (size_t l = 0; out && l < L; l++)
-            memcpy(out + (l * n + done) * Q, part + l * rows * Q, rows * Q * sizeof *out);
-    }
-    f->cache->n_prompt = 0;
-    f->cache->policy->settle(f->cache, &f->ex);
-}
 
 static void expect_stream(size_t S, size_t R, size_t l, size_t t, const float *out)
 {
@@ -249,11 +232,11 @@ static void test_streaming_against_the_definition(void)
         static const size_t prompts[] = { 200, 80, 31 };
         struct packed p = cases[i].as;
         struct fixture f;
-        make_data(20 + i);
+        make_data(20 + i, 2);
         open_fixture(&f, cases[i].spec, 2);
         for (size_t j = 0, t = 0; j < LSI_LEN(prompts); j++) {
             const size_t n = prompts[j];
-            feed_blocks(&f, t, n, cases[i].block, got);
+            feed_prompt(&f, t, n, cases[i].block, got);
             for (size_t l = 0; l < L; l++)
                 for (size_t r = 0; r < n; r++)
                     expect_stream(cases[i].S, cases[i].R, l, t + r, got + (l * n + r) * Q);
@@ -275,11 +258,11 @@ static void test_streaming_dense_prompts(void)
     static bool in[G][N];
     struct packed p = { 32, 4, 4, 4, 96, 0, 0, 0 };
     struct fixture f;
-    make_data(30);
+    make_data(30, 2);
     open_fixture(&f, "streaming:sink=4,recent=96,prompt=dense,fp32+kivi:bits=4,residual=32", 2);
     for (size_t t = 0; t < 500; t = p.n) {
         const size_t n = t == 0 ? 300 : 150;
-        feed_blocks(&f, t, n, 40, got);
+        feed_prompt(&f, t, n, 40, got);
         for (size_t l = 0; l < L; l++)
             for (size_t r = 0; r < n; r++) {
                 for (size_t g = 0; g < G; g++)
@@ -301,12 +284,12 @@ static void test_streaming_dense_prompts(void)
 static void test_a_window_over_everything_is_kivi(void)
 {
     struct fixture a, b;
-    make_data(3);
+    make_data(3, 2);
     open_fixture(&a, "streaming:sink=4,recent=576+kivi:bits=2,residual=32", 2);
     open_fixture(&b, "kivi:bits=2,residual=32,sinks=4", 1);
     for (size_t t = 0; t < 500; t += 250) {
-        feed_blocks(&a, t, 200, 64, got);
-        feed_blocks(&b, t, 200, 64, want);
+        feed_prompt(&a, t, 200, 64, got);
+        feed_prompt(&b, t, 200, 64, want);
         CHECK(max_diff(got, want, (size_t)L * 200 * Q) == 0);
         for (size_t i = t + 200; i < t + 250; i++) {
             feed(&a, i, 1, got);
@@ -322,12 +305,12 @@ static void test_a_window_over_everything_is_kivi(void)
 static void test_streaming_goes_on_without_end(void)
 {
     struct fixture a, b;
-    make_data(4);
+    make_data(4, 2);
     open_fixture(&a, "streaming:sink=4,recent=96+kivi:bits=8,residual=32", 1);
     open_fixture(&b, "streaming:sink=4,recent=96+kivi:bits=8,residual=32", 1);
     const struct lsi_cache_policy *p = a.cache->policy;
-    feed_blocks(&a, 0, 400, 64, NULL);
-    feed_blocks(&b, 0, 400, 64, NULL);
+    feed_prompt(&a, 0, 400, 64, NULL);
+    feed_prompt(&b, 0, 400, 64, NULL);
     REQUIRE_OK(p->tile(a.cache, 1000000, &err), err);
     const size_t bytes = p->bytes(a.cache);
     for (size_t t = 400; t < 600; t++) {
@@ -337,7 +320,7 @@ static void test_streaming_goes_on_without_end(void)
         if (t >= 500) /* by now the windows hold the same tokens; in other groups */
             CHECK_NEAR(max_diff(got, want, L * Q), 0, 0.05);
     }
-    CHECK_INT(bytes, p->plan(&a.shape, &a.cache->spec, a.cache->length));
+    CHECK_INT(bytes, p->plan(&a.cache->shape, &a.cache->spec, a.cache->length));
     close_fixture(&a);
     close_fixture(&b);
 }
@@ -400,13 +383,13 @@ static void test_h2o_keeps_what_it_should(void)
         RECENT_TOKENS = 50
     };
     struct fixture f;
-    make_data(40);
+    make_data(40, 2);
     memset(sums, 0, sizeof sums);
     open_fixture(&f, "h2o:heavy=70,recent=50,fp32+kivi:bits=8,residual=32", 2);
     size_t t = 0;
     for (size_t turn = 0; turn < 2; turn++) {
         const size_t n = turn == 0 ? 200 : 110;
-        feed_blocks(&f, t, n, 64, got);
+        feed_prompt(&f, t, n, 64, got);
         for (size_t l = 0; l < L; l++) {
             for (size_t i = 0; i < n; i++) { /* rows see what was held and all rows before them */
                 for (size_t g = 0; g < G; g++)
@@ -443,10 +426,10 @@ static void test_h2o_keeps_what_it_should(void)
 static void test_h2o_compacts(void)
 {
     struct fixture f;
-    make_data(41);
+    make_data(41, 2);
     open_fixture(&f, "h2o:heavy=64,recent=64+kivi:bits=4,residual=32", 1);
     const struct lsi_cache_policy *p = f.cache->policy;
-    feed_blocks(&f, 0, 150, 150, NULL);
+    feed_prompt(&f, 0, 150, 150, NULL);
     for (size_t t = 150; t < N; t++)
         feed(&f, t, 1, NULL);
     CHECK_INT(p->kept(f.cache, 0, 0, NULL), 128);
@@ -463,12 +446,12 @@ static void test_enough_room_is_kivi(void)
     };
     for (size_t i = 0; i < LSI_LEN(all); i++) {
         struct fixture a, b;
-        make_data(42);
+        make_data(42, 2);
         open_fixture(&a, all[i], 2);
         open_fixture(&b, "kivi:bits=2,residual=32", 1);
         for (size_t t = 0; t < 500; t += 250) {
-            feed_blocks(&a, t, 200, 64, got);
-            feed_blocks(&b, t, 200, 64, want);
+            feed_prompt(&a, t, 200, 64, got);
+            feed_prompt(&b, t, 200, 64, want);
             CHECK(max_diff(got, want, (size_t)L * 200 * Q) == 0);
             for (size_t s = t + 200; s < t + 250; s++) {
                 feed(&a, s, 1, got);
@@ -486,11 +469,11 @@ static void test_snapkv_attends_to_what_it_keeps(void)
 {
     static bool in[G][N];
     struct fixture f;
-    make_data(43);
+    make_data(43, 2);
     open_fixture(&f, "snapkv:budget=100,window=16,fp32+kivi:bits=8,residual=32", 2);
     for (size_t t = 0; t < 70; t++)
         feed(&f, t, 1, NULL);
-    feed_blocks(&f, 70, 300, 64, NULL);
+    feed_prompt(&f, 70, 300, 64, NULL);
     CHECK_INT(f.cache->policy->kept(f.cache, 0, 0, NULL), 100);
     for (size_t t = 370; t < 450; t++) {
         feed(&f, t, 1, got);
@@ -514,13 +497,13 @@ static void test_sliding_layers_are_plain(void)
     struct lsi_cache_shape shape = { .L = L, .H = H, .G = G, .D = D, .n_ctx = N, .n_rows = N };
     shape.window = 100;
     shape.sliding = sliding;
-    make_data(44);
+    make_data(44, 2);
     for (size_t i = 0; i < LSI_LEN(all); i++) {
         struct fixture a, b;
-        open_shape(&a, all[i], 1, shape);
-        open_shape(&b, "kivi:bits=4,residual=32", 1, shape);
-        feed_blocks(&a, 0, 300, 300, NULL);
-        feed_blocks(&b, 0, 300, 300, NULL);
+        open_shape(&a, all[i], 1, LSI_COMPUTE_FP32, &shape);
+        open_shape(&b, "kivi:bits=4,residual=32", 1, LSI_COMPUTE_FP32, &shape);
+        feed_prompt(&a, 0, 300, 300, NULL);
+        feed_prompt(&b, 0, 300, 300, NULL);
         for (size_t t = 300; t < 380; t++) {
             feed(&a, t, 1, got);
             feed(&b, t, 1, want);
@@ -546,17 +529,17 @@ static const char *const specs[] = {
 
 static void feed_all(struct fixture *f, size_t block, float *out)
 {
-    feed_blocks(f, 0, 300, block, NULL);
+    feed_prompt(f, 0, 300, block, NULL);
     for (size_t t = 300; t < 370; t++)
         feed(f, t, 1, NULL);
-    feed_blocks(f, 370, 100, block, NULL);
+    feed_prompt(f, 370, 100, block, NULL);
     for (size_t t = 470; t < 510; t++)
         feed(f, t, 1, out + (t - 470) * L * Q);
 }
 
 static void test_blocks_and_threads_do_not_matter(void)
 {
-    make_data(5);
+    make_data(5, 2);
     for (size_t i = 0; i < LSI_LEN(specs); i++) {
         struct fixture a, b, c;
         open_fixture(&a, specs[i], 2);
@@ -576,14 +559,14 @@ static void test_blocks_and_threads_do_not_matter(void)
 
 static void test_forks_share_until_written(void)
 {
-    make_data(6);
+    make_data(6, 2);
     for (size_t i = 0; i < LSI_LEN(specs); i++) {
         struct fixture a, plain;
         struct lsi_cache *copy;
         open_fixture(&a, specs[i], 1);
         open_fixture(&plain, specs[i], 1);
-        feed_blocks(&a, 0, 300, 300, NULL);
-        feed_blocks(&plain, 0, 300, 300, NULL);
+        feed_prompt(&a, 0, 300, 300, NULL);
+        feed_prompt(&plain, 0, 300, 300, NULL);
         const size_t before = a.cache->policy->bytes(a.cache);
         REQUIRE_OK(a.cache->policy->fork(a.cache, &copy, &err), err);
         CHECK_INT(a.cache->policy->bytes(a.cache), before);
@@ -604,14 +587,14 @@ static void test_forks_share_until_written(void)
 
 static void test_going_back_is_never_having_been(void)
 {
-    make_data(7);
+    make_data(7, 2);
     for (size_t i = 0; i < LSI_LEN(specs); i++) {
         struct fixture a, b;
         open_fixture(&a, specs[i], 1);
         open_fixture(&b, specs[i], 1);
         const struct lsi_cache_policy *p = a.cache->policy;
-        feed_blocks(&a, 0, 300, 300, NULL);
-        feed_blocks(&b, 0, 300, 300, NULL);
+        feed_prompt(&a, 0, 300, 300, NULL);
+        feed_prompt(&b, 0, 300, 300, NULL);
         feed(&a, 400, 1, NULL);
         CHECK_INT(p->rewind(a.cache, 302, &err), LS_E_INVAL);
         REQUIRE_OK(p->rewind(a.cache, 300, &err), err);
@@ -634,13 +617,13 @@ static void test_going_back_is_never_having_been(void)
 
 static void test_rows_that_are_not_committed_never_were(void)
 {
-    make_data(8);
+    make_data(8, 2);
     for (size_t i = 0; i < LSI_LEN(specs); i++) {
         struct fixture a, b;
         open_fixture(&a, specs[i], 1);
         open_fixture(&b, specs[i], 1);
-        feed_blocks(&a, 0, 300, 300, NULL);
-        feed_blocks(&b, 0, 300, 300, NULL);
+        feed_prompt(&a, 0, 300, 300, NULL);
+        feed_prompt(&b, 0, 300, 300, NULL);
         const struct lsi_cache_policy *p = a.cache->policy;
         REQUIRE_OK(p->reserve(a.cache, 30, &err), err);
         p->append(a.cache, &a.ex, 0, k[1], KV, v[1], KV, 30); /* a block cut short in layer 0 */
@@ -656,7 +639,7 @@ static void test_rows_that_are_not_committed_never_were(void)
 
 static void test_bytes_are_planned(void)
 {
-    make_data(9);
+    make_data(9, 2);
     for (size_t i = 0; i < LSI_LEN(specs); i++) {
         struct fixture f;
         open_fixture(&f, specs[i], 1);
@@ -665,16 +648,16 @@ static void test_bytes_are_planned(void)
         f.cache->n_prompt = 560;
         feed(&f, 0, 300, NULL);
         feed(&f, 300, 260, NULL);
-        CHECK(p->bytes(f.cache) <= (p->plan_prompt ? p->plan_prompt(&f.shape, &f.cache->spec, 560, 560)
-                                                   : p->plan(&f.shape, &f.cache->spec, 560)));
+        CHECK(p->bytes(f.cache) <= (p->plan_prompt ? p->plan_prompt(&f.cache->shape, &f.cache->spec, 560, 560)
+                                                   : p->plan(&f.cache->shape, &f.cache->spec, 560)));
         f.cache->n_prompt = 0;
         p->settle(f.cache, &f.ex);
         for (size_t t = 560; t < N; t++) {
-            CHECK(p->bytes(f.cache) <= p->plan(&f.shape, &f.cache->spec, t));
+            CHECK(p->bytes(f.cache) <= p->plan(&f.cache->shape, &f.cache->spec, t));
             feed(&f, t, 1, NULL);
         }
         if (p->plan_prompt) /* others have dropped tokens */
-            CHECK_INT(p->bytes(f.cache), p->plan(&f.shape, &f.cache->spec, N));
+            CHECK_INT(p->bytes(f.cache), p->plan(&f.cache->shape, &f.cache->spec, N));
         close_fixture(&f);
     }
 }
@@ -710,13 +693,13 @@ static void test_state_can_be_stored(void)
 {
     static unsigned char data[8 << 20];
     struct memory m = { .io = { .bytes = io_bytes, .pages = io_pages }, .data = data, .cap = sizeof data };
-    make_data(10);
+    make_data(10, 2);
     for (size_t i = 0; i < LSI_LEN(specs); i++)
         for (size_t steps = 0; steps < 70; steps += 23) {
             struct fixture a, b;
             open_fixture(&a, specs[i], 1);
             open_fixture(&b, specs[i], 1);
-            feed_blocks(&a, 0, 400, 100, NULL);
+            feed_prompt(&a, 0, 400, 100, NULL);
             for (size_t t = 400; t < 400 + steps; t++)
                 feed(&a, t, 1, NULL);
             m.at = 0;
