@@ -262,18 +262,21 @@ void lsk_quantize_q5_k_ref(void *row, const float *x, size_t n)
 static float fit_signed(const float *x, size_t n, int most)
 {
     const float inv = normaliser(x, n);
-    float peak = 0.0f, best = 0.0f, greatest = 0.0f;
+    float peak = 0.0f, best = 0.0f, greatest = 0.0f, squares = 0.0f;
 
-    for (size_t i = 0; i < n; i++)
+    for (size_t i = 0; i < n; i++) {
         if (fabsf(x[i]) > fabsf(peak))
             peak = x[i];
+        squares += x[i] * inv * (x[i] * inv);
+    }
+    const float rms = sqrtf(squares / (float)n);
     for (int k = 0; k < TRIALS && inv > 0.0f; k++) {
         const float steps = copysignf((float)(most - 1) + 0.1f * (float)k, -peak);
         float sum_ll = 0, sum_ly = 0;
         for (size_t i = 0; i < n; i++) {
-            const float y = x[i] * inv, l = (float)code(y * steps, -most, most - 1);
-            sum_ll += y * y * l * l;
-            sum_ly += y * y * l * y;
+            const float y = x[i] * inv, w = rms + fabsf(y), l = (float)code(y * steps, -most, most - 1);
+            sum_ll += w * l * l;
+            sum_ly += w * l * y;
         }
         /* What is left of the squares of y is their sum less this. */
         const float gain = sum_ly * sum_ly * inverse(sum_ll);
