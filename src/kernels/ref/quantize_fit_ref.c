@@ -1,7 +1,10 @@
 /*
- * Stored rows of Q4_K, Q5_K and Q6_K from values, for export. 256 values share a scale in half precision (and
- * one for the minima); each run of 32 or 16 of them has a small whole number of it.
+ * Stored rows of Q5_0, Q5_1, Q4_K, Q5_K and Q6_K from values, for export. In the K types 256 values share a
+ * scale in half precision (and one for the minima); each run of 32 or 16 of them has a small whole number of
+ * it. In the others 32 values have halves of their own.
  *
+ *     Q5_0          x = d q                 q in -16 .. 15
+ *     Q5_1          x = d q + m             q in 0 .. 31
  *     Q4_K, Q5_K    x = d sc q - dmin m     q in 0 .. 15 or 31, sc and m in 0 .. 63 for each 32
  *     Q6_K          x = d sc q              q in -32 .. 31, sc in -128 .. 127 for each 16
  *
@@ -9,6 +12,9 @@
  * to codes, and the scale (and minimum) that suits these codes best, in weighted least squares, is found in
  * closed form; the best of all is kept. Then the numbers sc and m are rounded, up and down tried both, and
  * codes taken anew from what a reader will multiply by. Large values weigh more: they do more to a product.
+ *
+ * The step that the range of a run asks for would do worse than its size says on values that have been
+ * quantised before: their grid and the new one beat, and all errors of a run point away from its middle.
  */
 #include "kernels/impl.h"
 
@@ -21,6 +27,7 @@ enum {
     RUN6 = 16,
     N_RUNS6 = BLOCK / RUN6,
     TRIALS = 21,
+    MOST5 = 16,
     MOST6 = 32,
     MOST_K = 63, /* of a run's number in Q4_K and Q5_K */
     MOST_K6 = 127
@@ -60,6 +67,20 @@ static float put_scale(unsigned char *p, float want)
     return lsi_f16_to_f32(h);
 }
 
+static float put_signed(unsigned char *p, float want)
+{
+    const float size = put_scale(p, fabsf(want));
+    p[1] |= want < 0.0f ? 0x80 : 0;
+    return copysignf(size, want);
+}
+
+static float put_offset(unsigned char *p, float want)
+{
+    const lsi_f16 h = lsi_f16_from_f32(fmaxf(-GREATEST_HALF, fminf(want, GREATEST_HALF)));
+    put_u16(p, h);
+    return lsi_f16_to_f32(h);
+}
+
 /* 1 / the greatest magnitude of n values; 0 where they are as good as 0. */
 static float normaliser(const float *x, size_t n)
 {
@@ -70,15 +91,16 @@ static float normaliser(const float *x, size_t n)
     return isfinite(inv) ? inv : 0.0f;
 }
 
-/* ---- Q4_K and Q5_K ------------------------------------------------------------------- */
+/* ---- types with a minimum ------------------------------------------------------------------- */
 
 /* x = scale q - min */
 struct fit {
     float scale, min;
 };
 
-/* The best scale and minimum for codes l of values y with weights w; the weighted squared error. */
-static float solve(const float *y, const float *w, const int *l, struct fit *f)
+/* The best scale and minimum for codes l of values y with weights w; the weighted squared error. below: the
+ * minimum is not above 0. */
+static float solve(const float *y, const float *w, const int *l, bool below, struct fit *f)
 {
     float sum_w = 0, sum_l = 0, sum_ll = 0, sum_y = 0, sum_ly = 0, error = 0;
     for (size_t i = 0; i < RUN; i++) {
@@ -91,7 +113,7 @@ static float solve(const float *y, const float *w, const int *l, struct fit *f)
     }
     const float det = sum_w * sum_ll - sum_l * sum_l; /* 0: all codes are equal */
     f->min = det > 0.0f ? (sum_l * sum_ly - sum_ll * sum_y) / det : 0.0f;
-    if (f->min > 0.0f) {
+    if (det > 0.0f && (f->min > 0.0f || !below)) {
         f->scale = (sum_w * sum_ly - sum_y * sum_l) / det;
     } else {
         f->min = 0.0f;
@@ -104,22 +126,23 @@ static float solve(const float *y, const float *w, const int *l, struct fit *f)
     return f->scale > 0.0f ? error : INFINITY;
 }
 
-static struct fit fit_run(const float *x, int most)
+static struct fit fit_run(const float *x, int most, bool below)
 {
     const float inv = normaliser(x, RUN);
-    float y[RUN], w[RUN], lo = 0.0f, hi, squares = 0, least = 0;
+    float y[RUN], w[RUN], lo, hi, squares = 0, least = 0;
     int l[RUN];
 
     if (inv == 0.0f)
         return (struct fit){ 0 };
     hi = x[0] * inv;
+    lo = below ? fminf(hi, 0.0f) : hi;
     for (size_t i = 0; i < RUN; i++) {
         y[i] = x[i] * inv;
         lo = fminf(lo, y[i]);
         hi = fmaxf(hi, y[i]);
         squares += y[i] * y[i];
     }
-    struct fit best = { .min = -lo }; /* without a step: exact where all values are equal and not positive */
+    struct fit best = { .min = -lo }; /* without a step: exact where all values are equal (and not above 0) */
     for (size_t i = 0; i < RUN; i++) {
         w[i] = sqrtf(squares / RUN) + fabsf(y[i]);
         least += w[i] * (y[i] - lo) * (y[i] - lo);
@@ -129,7 +152,7 @@ static struct fit fit_run(const float *x, int most)
         struct fit f = { 0 };
         for (size_t i = 0; i < RUN; i++)
             l[i] = code((y[i] - lo) * steps, 0, most);
-        const float error = solve(y, w, l, &f);
+        const float error = solve(y, w, l, below, &f);
         if (error < least) {
             least = error;
             best = f;
@@ -188,7 +211,7 @@ static void quantize_block(unsigned char *p, uint8_t *q, const float *x, int mos
     uint8_t scale[N_RUNS], min[N_RUNS];
     float scales = 0.0f, mins = 0.0f;
     for (size_t r = 0; r < N_RUNS; r++) {
-        fit[r] = fit_run(x + r * RUN, most);
+        fit[r] = fit_run(x + r * RUN, most, true);
         scales = fmaxf(scales, fit[r].scale);
         mins = fmaxf(mins, fit[r].min);
     }
@@ -232,30 +255,33 @@ void lsk_quantize_q5_k_ref(void *row, const float *x, size_t n)
     }
 }
 
-/* ---- Q6_K ------------------------------------------------------------------------------ */
+/* ---- types about 0 ------------------------------------------------------------------------------ */
 
-/* The scale of a run whose codes lie about 0; it is negative where the largest value is positive: there is
- * one code more below 0 than above. */
-static float fit_run6(const float *x)
+/* The scale of a run of n whose codes are -most .. most - 1; it is negative where the largest value is
+ * positive: there is one code more below 0 than above. */
+static float fit_signed(const float *x, size_t n, int most)
 {
-    const float inv = normaliser(x, RUN6);
-    float peak = 0.0f, best = 0.0f, most = 0.0f;
+    const float inv = normaliser(x, n);
+    float peak = 0.0f, best = 0.0f, greatest = 0.0f, squares = 0.0f;
 
-    for (size_t i = 0; i < RUN6; i++)
+    for (size_t i = 0; i < n; i++) {
         if (fabsf(x[i]) > fabsf(peak))
             peak = x[i];
+        squares += x[i] * inv * (x[i] * inv);
+    }
+    const float rms = sqrtf(squares / (float)n);
     for (int k = 0; k < TRIALS && inv > 0.0f; k++) {
-        const float steps = copysignf((float)(MOST6 - 1) + 0.1f * (float)k, -peak);
+        const float steps = copysignf((float)(most - 1) + 0.1f * (float)k, -peak);
         float sum_ll = 0, sum_ly = 0;
-        for (size_t i = 0; i < RUN6; i++) {
-            const float y = x[i] * inv, l = (float)code(y * steps, -MOST6, MOST6 - 1);
-            sum_ll += y * y * l * l;
-            sum_ly += y * y * l * y;
+        for (size_t i = 0; i < n; i++) {
+            const float y = x[i] * inv, w = rms + fabsf(y), l = (float)code(y * steps, -most, most - 1);
+            sum_ll += w * l * l;
+            sum_ly += w * l * y;
         }
         /* What is left of the squares of y is their sum less this. */
         const float gain = sum_ly * sum_ly * inverse(sum_ll);
-        if (gain > most) {
-            most = gain;
+        if (gain > greatest) {
+            greatest = gain;
             best = sum_ly / sum_ll;
         }
     }
@@ -312,12 +338,51 @@ void lsk_quantize_q6_k_ref(void *row, const float *x, size_t n)
         float scale[N_RUNS6], most = 0.0f;
         int8_t q[BLOCK];
         for (size_t r = 0; r < N_RUNS6; r++) {
-            scale[r] = fit_run6(x + i + r * RUN6);
+            scale[r] = fit_signed(x + i + r * RUN6, RUN6, MOST6);
             most = fmaxf(most, fabsf(scale[r]));
         }
         const float d = put_scale(p + 208, most / MOST_K6);
         for (size_t r = 0; r < N_RUNS6; r++)
             p[192 + r] = (unsigned char)round_run6(x + i + r * RUN6, scale[r], d, q + r * RUN6);
         put_codes6(p, q);
+    }
+}
+
+/* ---- blocks of 32 ------------------------------------------------------------------------- */
+
+/* The fifth bits of 32 codes, after which come their low four bits as lsk_unpack_nibbles reads them. */
+static void put_five_bits(unsigned char *p, const int *q)
+{
+    memset(p, 0, 4);
+    for (size_t j = 0; j < RUN; j++)
+        p[j / 8] |= (unsigned char)(q[j] >> 4 << j % 8);
+    for (size_t j = 0; j < RUN / 2; j++)
+        p[4 + j] = (unsigned char)((q[j] & 15) | (q[j + RUN / 2] & 15) << 4);
+}
+
+void lsk_quantize_q5_0_ref(void *row, const float *x, size_t n)
+{
+    unsigned char *p = row;
+    int q[RUN];
+
+    for (size_t i = 0; i < n; i += RUN, p += 22) {
+        const float inv = inverse(put_signed(p, fit_signed(x + i, RUN, MOST5)));
+        for (size_t j = 0; j < RUN; j++)
+            q[j] = code(x[i + j] * inv, -MOST5, MOST5 - 1) + MOST5;
+        put_five_bits(p + 2, q);
+    }
+}
+
+void lsk_quantize_q5_1_ref(void *row, const float *x, size_t n)
+{
+    unsigned char *p = row;
+    int q[RUN];
+
+    for (size_t i = 0; i < n; i += RUN, p += 24) {
+        const struct fit f = fit_run(x + i, 2 * MOST5 - 1, false);
+        const float inv = inverse(put_scale(p, f.scale)), m = put_offset(p + 2, -f.min);
+        for (size_t j = 0; j < RUN; j++)
+            q[j] = code((x[i + j] - m) * inv, 0, 2 * MOST5 - 1);
+        put_five_bits(p + 4, q);
     }
 }
