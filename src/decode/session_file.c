@@ -17,7 +17,7 @@
 #include "decode/context_impl.h"
 
 #define MAGIC   "LSSESS\r\n"
-#define VERSION 1
+#define VERSION 2
 #define ALIGN   4096 /* of tables of pages: what every system can map */
 
 struct header {
