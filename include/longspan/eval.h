@@ -68,11 +68,10 @@ typedef enum ls_eval_metric {
     LS_EVAL_CONTAINS,   /* share of the expected texts that the answer contains, in any case of letters */
     LS_EVAL_CONTAINS_1, /* 1 when it contains one of them */
     LS_EVAL_F1,         /* of words, the best of the expected ones; articles and punctuation do not count */
-    LS_EVAL_CLASS,      /* class named in the answer, divided by how many classes it names */
+    LS_EVAL_CLASS,      /* 1 / classes that the answer names, when the expected one is among them */
     LS_EVAL_NUMBER,     /* share of the answer's numbers that are the expected one */
-    LS_EVAL_ROUGE_L,    /* F of the longest common subsequence of words, the best of the expected ones */
-    LS_EVAL_SIMILARITY, /* 2 * longest common subsequence of bytes / both lengths, of the first line of code
-                         */
+    LS_EVAL_ROUGE_L,    /* of summaries: common subsequences of words, the best of the expected ones */
+    LS_EVAL_SIMILARITY, /* edit similarity of the first line of code, in whole per cent */
     LS_EVAL_NLL,        /* no answer: how well the text is predicted */
 } ls_eval_metric;
 
