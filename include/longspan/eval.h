@@ -199,6 +199,9 @@ typedef struct ls_eval_log ls_eval_log;
  * @param settings  What results depend on; a folder with others is refused.
  * @param resume    Go on with what is there; else a folder with results is refused.
  */
+    /* The policy for readers: its name, and the keys that are not the default. A budget that was asked for
+     * beside the policy is not among them. */
+    char label[96];
 LS_API ls_status ls_eval_log_open(const char *dir, const char *settings, bool resume, ls_eval_log **log,
                                   ls_error *err);
 LS_API void ls_eval_log_close(ls_eval_log *log);

@@ -8,7 +8,12 @@ expected: 56176
 $ longspan eval -m "$RECALL" --show stream --length 800 --haystack made-up -q --json > s; python3 -c "import json; s = json.load(open('s')); print(s['task'], len(s['turns']), s['prompt_tokens'] <= 800, [len(t['expected']) for t in s['turns']])"
 stream 1 True [1]
 $ longspan eval -m "$RECALL" --haystack made-up --task needle-single --length 300 --cases 1 --protocol dense -q | head -1
-kv         budget  task            length  question  cases     accuracy %  perplexity  prompt t/s  decode t/s      cache
+kv    budget  task            length  question  cases     accuracy %  perplexity  prompt t/s  decode t/s      cache
+# Policies that differ in a key have it in their names.
+$ longspan eval -m "$RECALL" --haystack made-up --task lines --length 300 --cases 1 --protocol dense --kv full:q8,snapkv:kernel=3,snapkv:kernel=7,pool=max --budget 20% -q | grep lines | cut -c1-32
+full:q8                   -     
+snapkv:kernel=3           20%   
+snapkv:kernel=7,pool=max  20%   
 # A length that is too short is told, the others are asked.
 $ longspan eval -m "$RECALL" --haystack made-up --task lines,common-words --length 300 --cases 1 --protocol dense --csv 2> e | cut -d, -f1-5; grep left e
 kv,budget,task,length,protocol
