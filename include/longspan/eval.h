@@ -99,6 +99,16 @@ LS_API ls_status ls_eval_case_create(const ls_eval_source *source, const char *t
                                      uint64_t seed, uint64_t index, ls_eval_case **c, ls_error *err);
 LS_API void ls_eval_case_free(ls_eval_case *c);
 
+/**
+ * The prompt of a turn as a model reads it, in the source's chat template where it has one. In a stream the
+ * answer to the turn before stands before it.
+ *
+ * @param n_document  Of the n ids those of the turn's text; the rest is the question. NULL: not asked.
+ * Release ids with ls_tokenizer_ids_free.
+ */
+LS_API ls_status ls_eval_prompt_ids(const ls_eval_source *source, const ls_eval_case *c, size_t turn,
+                                    int32_t **ids, size_t *n, size_t *n_document, ls_error *err);
+
 /** Score of an answer, 0 .. 1. */
 LS_API double ls_eval_score(const ls_eval_case *c, size_t turn, const char *answer);
 
@@ -189,6 +199,9 @@ typedef struct ls_eval_row {
     double perplexity[LS_EVAL_BINS];  /* NAN where there is none; the last is what decoding came to */
     double prompt_rate, decode_rate;  /* tokens/s, NAN where there were none */
     double cache_bytes;               /* mean */
+    /* The policy for readers: its name, and the keys that are not the default. A budget that was asked for
+     * beside the policy is not among them. */
+    char label[96];
 } ls_eval_row;
 
 typedef struct ls_eval_log ls_eval_log;
@@ -199,9 +212,6 @@ typedef struct ls_eval_log ls_eval_log;
  * @param settings  What results depend on; a folder with others is refused.
  * @param resume    Go on with what is there; else a folder with results is refused.
  */
-    /* The policy for readers: its name, and the keys that are not the default. A budget that was asked for
-     * beside the policy is not among them. */
-    char label[96];
 LS_API ls_status ls_eval_log_open(const char *dir, const char *settings, bool resume, ls_eval_log **log,
                                   ls_error *err);
 LS_API void ls_eval_log_close(ls_eval_log *log);

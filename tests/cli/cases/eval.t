@@ -14,6 +14,16 @@ $ longspan eval -m "$RECALL" --haystack made-up --task lines --length 300 --case
 full:q8                   -     
 snapkv:kernel=3           20%   
 snapkv:kernel=7,pool=max  20%   
+# Prompts alone, for other programs: the ids are those of the text.
+$ longspan eval -m "$RECALL" --haystack made-up --task lines,stream --length 300,800 --cases 2 --seeds 1,2 --dump-prompts p.jsonl -q 2> e; grep -c . p.jsonl; cat e
+12
+$ python3 -c "import json; c = json.loads(open('p.jsonl').readline()); t = c['turns'][0]; print(c['task'], c['length'], c['seed'], c['index'], len(t['ids']) == c['prompt_tokens'], t['expected'][0] in t['text']); open('t', 'w').write(t['text'] + t['question'] + t['prefix']); json.dump(t['ids'], open('i', 'w'))"
+lines 300 1 0 True True
+$ longspan tokenize -m "$RECALL" -f t --json -q > j; python3 -c "import json; print(json.load(open('i')) == json.load(open('j')))"
+True
+$ longspan eval -m "$RECALL" --haystack made-up --dump-prompts none/p.jsonl -q
+2> longspan: cannot write 'none/p.jsonl': No such file or directory
+[1]
 # A length that is too short is told, the others are asked.
 $ longspan eval -m "$RECALL" --haystack made-up --task lines,common-words --length 300 --cases 1 --protocol dense --csv 2> e | cut -d, -f1-5; grep left e
 kv,budget,task,length,protocol
