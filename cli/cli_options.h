@@ -97,7 +97,7 @@ struct cli_options {
     bool resume, dry_step;
 
     const char *plan_seq, *profile;
-    const char *tasks, *lengths, *budgets, *protocol, *haystack, *show;
+    const char *tasks, *lengths, *budgets, *protocol, *haystack, *show, *dump_prompts;
     struct count_list seeds;
     long long cases;
     bool csv;

@@ -883,7 +883,7 @@ bool lsi_kept_whole_since_turn(const struct lsi_kept *c)
         for (size_t g = 0; g < c->base.shape.G; g++)
             for (size_t s = 0; s < l->n; s++) {
                 const uint32_t p = lsi_kept_pos(l, g)[s];
-                if (s < l->turn_n ? p >= c->turn : p != c->turn + (s - l->turn_n))
+                if (s < l->turn_n ? p >= c->turn && p != LSI_KEPT_HOLE : p != c->turn + (s - l->turn_n))
                     return false;
             }
     }

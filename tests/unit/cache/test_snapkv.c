@@ -134,7 +134,7 @@ static void test_simulator(void)
         m = (struct sim){ .H = heads[i % 6][0], .G = heads[i % 6][1], .margin = INFINITY };
         m.window = 1 + lsi_rng_below(&r, 24);
         m.budget = m.window + 2 + lsi_rng_below(&r, 60);
-        m.kernel = 1 + 2 * lsi_rng_below(&r, 4);
+        m.kernel = 1 + 2 * lsi_rng_below(&r, 16);
         m.max = i % 4 == 1;
         m.pyramid = i % 3 == 2;
         snprintf(text, sizeof text, "snapkv:budget=%zu,window=%zu,kernel=%zu,pool=%s,layers=%s,fp32",
@@ -394,7 +394,7 @@ static void test_budgets(void)
     open_heads(&f, "snapkv:budget=20%", 4, 2);
     feed_prompt(&f, 0, 400, 400, NULL);
     lsi_cache_spec_name(&f.cache->spec, name, sizeof name);
-    CHECK_STR(name, "snapkv:budget=80,window=32,kernel=5,pool=avg,layers=equal,bf16");
+    CHECK_STR(name, "snapkv:budget=80,window=32,kernel=21,pool=avg,layers=equal,bf16");
     CHECK_INT(f.cache->policy->kept(f.cache, 1, 1, NULL), 80);
     REQUIRE_OK(f.cache->policy->tile(f.cache, 800, &err), err);
     CHECK_INT(f.cache->policy->kept(f.cache, 1, 1, NULL), 160);
