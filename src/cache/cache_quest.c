@@ -330,7 +330,8 @@ static size_t n_sets(const struct lsi_cache_shape *s, const struct lsi_cache_spe
 /* Memory while a row is attended: of n runs, `read` of which are chosen. */
 struct workspace {
     float *scores;           /* [n_sets][n] */
-    uint64_t *order;         /* [n_sets][n + 1] */
+    uint64_t *order;         /* [n_sets][n] */
+    uint32_t *best;          /* [n_sets][n] */
     struct lsi_slots *slots; /* [n_sets][read] */
     size_t *n_slots;         /* [n_sets] */
     size_t *first;           /* [n_sets + 1] */
@@ -340,7 +341,8 @@ static size_t layout(struct workspace *w, unsigned char *base, size_t sets, size
 {
     struct lsi_arena a = { .base = base, .cap = base ? SIZE_MAX / 2 : 0 };
     w->scores = lsi_arena_take(&a, sets * n, sizeof *w->scores);
-    w->order = lsi_arena_take(&a, sets * (n + 1), sizeof *w->order);
+    w->order = lsi_arena_take(&a, sets * n, sizeof *w->order);
+    w->best = lsi_arena_take(&a, sets * n, sizeof *w->best);
     w->slots = lsi_arena_take(&a, sets * read, sizeof *w->slots);
     w->n_slots = lsi_arena_take(&a, sets, sizeof *w->n_slots);
     w->first = lsi_arena_take(&a, sets + 1, sizeof *w->first);
@@ -357,47 +359,58 @@ struct choice {
 };
 
 enum {
-    BINS = 1024,
-    BIN_SHIFT = 54
+    BINS = 4096,
+    BIN_SHIFT = 52
 };
 
-/* The k-th largest of the keys of n scores: a histogram tells in which bin it is, so that few must be
- * ordered.
+static size_t bin_of(float score)
+{
+    return lsi_kept_key(score, 0) >> BIN_SHIFT;
+}
+
+/* The places of the k best of n scores, ascending. A histogram tells in which bin the last of them is, so
+ * that few must be ordered; places are written always and counted when they are good, which no branch
+ * foresees.
  */
-static uint64_t threshold(const float *score, size_t n, size_t k, uint64_t *order)
+static void choose_best(const float *score, size_t n, size_t k, uint32_t *best, uint64_t *order)
 {
     uint32_t count[BINS] = { 0 };
-    size_t above = 0, bin = BINS, few = 0;
+    size_t above = 0, bin = BINS, some = 0, few = 0, chosen = 0;
 
     for (size_t i = 0; i < n; i++)
-        count[lsi_kept_key(score[i], 0) >> BIN_SHIFT]++;
+        count[bin_of(score[i])]++;
     do
         above += count[--bin];
     while (above < k);
     for (size_t i = 0; i < n; i++) {
-        const uint64_t key = lsi_kept_key(score[i], (uint32_t)i);
-        order[few] = key;
-        few += key >> BIN_SHIFT == bin ? 1 : 0;
+        best[some] = (uint32_t)i;
+        some += bin_of(score[i]) >= bin ? 1 : 0;
     }
-    return lsi_kept_threshold(order, few, k - (above - count[bin]));
+    for (size_t i = 0; i < some; i++) {
+        order[few] = lsi_kept_key(score[best[i]], best[i]);
+        few += order[few] >> BIN_SHIFT == bin ? 1 : 0;
+    }
+    const uint64_t least = lsi_kept_threshold(order, few, k - (above - count[bin]));
+    for (size_t i = 0; i < some; i++) {
+        best[chosen] = best[i];
+        chosen += lsi_kept_key(score[best[i]], best[i]) >= least ? 1 : 0;
+    }
 }
 
 /* The best runs of a set and the last one, as ranges of tokens. */
 static void choose_task(void *ctx, size_t set, int thread)
 {
     const struct choice *c = ctx;
-    const float *score = c->w.scores + set * c->n;
-    uint64_t *order = c->w.order + set * (c->n + 1);
+    uint32_t *best = c->w.best + set * c->n;
     struct lsi_slots *slots = c->w.slots + set * c->read;
     size_t n_slots = 0;
 
     (void)thread;
-    const uint64_t least = threshold(score, c->n, c->read - 1, order);
-    for (size_t i = 0; i <= c->n; i++) {
-        if (i < c->n && lsi_kept_key(score[i], (uint32_t)i) < least)
-            continue;
-        const uint32_t begin = (uint32_t)lsi_max_size(c->begin, i * c->run);
-        const uint32_t end = (uint32_t)lsi_min_size(c->n_tokens, (i + 1) * c->run);
+    choose_best(c->w.scores + set * c->n, c->n, c->read - 1, best, c->w.order + set * c->n);
+    for (size_t i = 0; i < c->read; i++) {
+        const size_t run = i < c->read - 1 ? best[i] : c->n;
+        const uint32_t begin = (uint32_t)lsi_max_size(c->begin, run * c->run);
+        const uint32_t end = (uint32_t)lsi_min_size(c->n_tokens, (run + 1) * c->run);
         if (begin >= end)
             continue;
         if (n_slots > 0 && slots[n_slots - 1].end == begin)

@@ -93,6 +93,15 @@ struct lsk_attn_scores {
  */
 typedef void lsk_attn_scores_fn(const struct lsk_attn_scores *a);
 
+/**
+ * The most that a row can score with a key within bounds (kv_layout.h): z[r][i] for runs from <= i < to is
+ *
+ *     sum_d |q[r][d]| scale[i] (q[r][d] > 0 ? most[i][d] : opposite[i][d])
+ *
+ * Accuracy: 1e-6 of the sum of the terms' sizes.
+ */
+typedef void lsk_attn_bounds_fn(const struct lsk_attn_scores *a);
+
 /** Store the key and the value of one head, k[D] and v[D], in slot `slot` of a page. */
 typedef void lsk_kv_store_fn(void *head, size_t D, size_t slot, const float *k, const float *v);
 

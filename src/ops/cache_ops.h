@@ -96,8 +96,9 @@ void lsi_op_kv_load(struct lsi_exec *ex, const struct lsi_kv_view *kv, size_t sl
 
 /*
  * Bounds of keys: of each run of `run` consecutive slots the least and the greatest value of every dimension
- * of every kv head. Pages hold LSI_KV_PAGE runs each; numbers are bf16 (of 8-bit and packed keys: rounded
- * outwards) or fp32, so that the bounds hold for the keys as they are stored.
+ * of every kv head. Pages hold LSI_KV_PAGE runs each. Where fp32 is said the numbers are fp32; else they are
+ * bytes with a scale for each run, rounded outwards by less than 1/127 of the greatest, so that the bounds
+ * hold for the keys as they are stored.
  */
 struct lsi_bounds {
     enum lsi_kv_format format; /* of the keys; of packed ones bf16 or fp32 as is wanted */

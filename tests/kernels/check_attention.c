@@ -386,6 +386,76 @@ void check_attn_scores_kivi(struct kt *k)
     check_attn_scores(k);
 }
 
+/* Bounds of all bytes, with scales of many sizes. */
+static unsigned char *random_bounds(struct kt *k, size_t D)
+{
+    unsigned char *raw = kt_bytes(k, lsk_bounds_head_bytes(D) + 64);
+    unsigned char *head = raw + (64 - (uintptr_t)raw % 64) % 64;
+
+    for (size_t i = 0; i < lsk_bounds_head_bytes(D); i++)
+        head[i] = (unsigned char)(kt_below(k, 255) + 129);
+    for (size_t run = 0; run < LSK_PAGE; run++) {
+        const float scale = exp2f((float)kt_normal(k) * 4.0f);
+        memcpy(head + lsk_bounds_scale(D, run), &scale, sizeof scale);
+    }
+    return head;
+}
+
+/* Sum of the sizes of the terms of a score. */
+static double size_of_bounds(const unsigned char *head, const float *q, size_t D, size_t run)
+{
+    double size = 0.0;
+    float scale;
+
+    memcpy(&scale, head + lsk_bounds_scale(D, run), sizeof scale);
+    for (size_t d = 0; d < D; d++)
+        size += fabs((double)q[d]) * 127.0 * (double)scale;
+    return size;
+}
+
+void check_attn_bounds(struct kt *k)
+{
+    static const size_t dims[] = { 2, 6, 16, 64, 80, 96, 128, 256, 512, 20 };
+    static const size_t counts[] = { 1, 2, 3, 4, 5, 6, 7, 16, 31 };
+    lsk_attn_bounds_fn *ref = (lsk_attn_bounds_fn *)kt_ref(k), *fn;
+
+    while ((fn = (lsk_attn_bounds_fn *)kt_next(k)) != NULL) {
+        for (size_t i = 0; i < 30; i++) {
+            const size_t D = dims[i % KT_LEN(dims)], n = counts[i % KT_LEN(counts)];
+            const unsigned char *head = random_bounds(k, D);
+            float *q = kt_f32(k, n * D, KT_NORMAL);
+            float *want = kt_f32(k, n * LSK_PAGE, KT_ZERO), *got = kt_f32(k, n * LSK_PAGE, KT_ZERO);
+            float *alone = kt_f32(k, LSK_PAGE, KT_ZERO);
+            struct lsk_attn_scores a = { .head = head, .D = D, .n_rows = n, .q = q, .z = want };
+
+            for (size_t d = 0; d < n * D && i % 5 == 0; d++)
+                q[d] = i % 2 ? 0.0f : -fabsf(q[d]);
+            a.next = i % 3 ? head : NULL;
+            a.from = kt_below(k, 4) * LSK_SCORES_STEP;
+            a.to = a.from + (1 + kt_below(k, (LSK_PAGE - a.from) / LSK_SCORES_STEP)) * LSK_SCORES_STEP;
+            ref(&a);
+            a.z = got;
+            fn(&a);
+            for (size_t r = 0; r < n; r++)
+                for (size_t s = 0; s < LSK_PAGE; s++)
+                    kt_within(k, (double)got[r * LSK_PAGE + s], (double)want[r * LSK_PAGE + s],
+                              s >= a.from && s < a.to ? 1e-6 * size_of_bounds(head, q + r * D, D, s) : 0.0,
+                              "bound", r * LSK_PAGE + s);
+            a.n_rows = 1;
+            a.q = q + (n - 1) * D;
+            a.z = alone;
+            fn(&a);
+            kt_equal(k, alone, got + (n - 1) * LSK_PAGE, LSK_PAGE * sizeof *q, "row alone");
+            kt_reset(k);
+        }
+        struct lsk_attn_scores a = { .head = random_bounds(k, 64), .D = 64, .n_rows = 3, .to = LSK_PAGE };
+        a.q = kt_f32(k, 3 * 64, KT_NORMAL);
+        a.z = kt_f32(k, 3 * LSK_PAGE, KT_ZERO);
+        KT_BENCH_FLOPS(k, "3 rows, D 64", (double)lsk_bounds_head_bytes(64), 2.0 * 64 * LSK_PAGE * 3, fn(&a));
+        kt_reset(k);
+    }
+}
+
 void check_attn_f32(struct kt *k)
 {
     check_attn(k);
