@@ -77,6 +77,15 @@ static inline float *lsi_kept_col(const struct lsi_kept *c, const struct lsi_kep
     return l->col + (i * c->base.shape.G + g) * l->cap;
 }
 
+/** The numbers beside the slots of a kv head: slot `to` gets those of `from`. */
+static inline void lsi_kept_move_numbers(const struct lsi_kept *c, const struct lsi_kept_layer *l, size_t g,
+                                         size_t to, size_t from)
+{
+    lsi_kept_pos(l, g)[to] = lsi_kept_pos(l, g)[from];
+    for (size_t i = 0; i < c->n_cols; i++)
+        lsi_kept_col(c, l, i, g)[to] = lsi_kept_col(c, l, i, g)[from];
+}
+
 static inline bool lsi_kept_packs(const struct lsi_kept *c)
 {
     return c->base.spec.storage != NULL;
