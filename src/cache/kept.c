@@ -799,7 +799,7 @@ ls_status lsi_kept_state(struct lsi_kept *c, struct lsi_cache_io *io, ls_error *
         return lsi_fail(err, LS_E_LIMIT,
                         "the session holds %zu tokens, the context at most %zu: make it longer", base->length,
                         base->shape.n_ctx);
-    LSI_TRY(io->bytes(io, &c->piece, sizeof c->piece, err));
+    LSI_TRY(lsi_cache_io_flag(io, &c->piece, err));
     if (io->reading && (c->turn > base->length || c->begin > base->length || !values_resolved(c)))
         return lsi_cache_damaged(io, err);
     for (size_t l = 0; l < base->shape.L; l++)

@@ -72,7 +72,7 @@ static size_t above(size_t a, size_t b)
 /* Slots whose values are quantised of n. */
 static size_t n_values(size_t n, size_t R)
 {
-    return n > R ? n - R : 0;
+    return above(n, R);
 }
 
 /* Slots whose keys are quantised when there are n: R at a time. */
@@ -650,11 +650,15 @@ ls_status lsi_packed_tile(struct lsi_packed *s, size_t n, ls_error *err)
     return LS_OK;
 }
 
+/* What was read is in order, and pages are forgotten and sinks are apart only where that happens. */
 static bool plausible(const struct lsi_packed *s, const struct lsi_packed_layer *y)
 {
     const size_t R = s->how.R;
+    if ((y->first > 0 && s->how.window == 0) ||
+        (y->base > 0 && (y->base > y->nv || y->nv - y->base < s->how.sinks)))
+        return false;
     return y->nk <= y->n && y->n - y->nk <= R && y->nk % s->how.group == 0 && y->nv <= n_values(y->n, R) &&
-           y->nv <= y->nk && y->base <= y->nv && y->first <= y->nv && y->first % LSI_KV_PAGE == 0;
+           y->nv <= y->nk && y->first <= y->nv && y->first % LSI_KV_PAGE == 0;
 }
 
 ls_status lsi_packed_state(struct lsi_packed *s, size_t most, struct lsi_cache_io *io, ls_error *err)
@@ -662,7 +666,7 @@ ls_status lsi_packed_state(struct lsi_packed *s, size_t most, struct lsi_cache_i
     for (size_t l = 0; l < s->shape.L; l++) {
         struct lsi_packed_layer *y = &s->layers[l];
         LSI_TRY(io->bytes(io, y, sizeof *y, err));
-        if (y->n > most || !plausible(s, y)) {
+        if (io->reading && (y->n > most || !plausible(s, y))) {
             *y = (struct lsi_packed_layer){ 0 };
             return lsi_cache_damaged(io, err);
         }
