@@ -49,9 +49,10 @@ static void print_packing(void)
     for (size_t i = 0; ls_kv_policy_at(i, &p); i++)
         if (p.packs)
             text_printf(&names, "%s%s", names.len ? ", " : "", p.name);
-    text_puts(&names,
-              " and KIVI compose: a policy says which tokens there are, and +kivi behind it, with the "
-              "keys of kivi, that they are stored in 2, 4 or 8 bits but for the last ones.");
+    text_puts(
+        &names,
+        " compose with kivi: the policy says which tokens are kept or read, and +kivi behind it, with the "
+        "keys of kivi, stores them in 2, 4 or 8 bits, but for the last ones.");
     putchar('\n');
     help_wrapped(names.data, 0, 0);
     puts("    e.g. --kv quest:budget=10%+kivi:bits=4");

@@ -34,14 +34,15 @@ enum {
 };
 
 static const struct lsi_cache_key keys[] = {
-    [RUN] = { "page", "tokens of a run, which is read whole or not at all", "16", 1, LSI_KV_PAGE, false,
+    [RUN] = { "page", "tokens of a page, which is read whole or not at all", "16", 1, LSI_KV_PAGE, false,
               NULL },
     [BUDGET] = { "budget", "tokens read in a step, or per cent of the first prompt; at least 3 pages", "10%",
                  1, INT32_MAX, .percent = true },
     [SKIP] = { "skip", "first layers, which read everything", "2", 0, INT32_MAX, false, NULL },
     [SETS] = { "sets", "pages chosen for the query heads of a kv head together, or for each", "group",
                .choices = "group|per_q" },
-    [COMBINE] = { "combine", "bounds of query heads to one: sum of exp(bound - greatest), greatest, sum",
+    [COMBINE] = { "combine",
+                  "how query heads rate a page together: sum of exp(bound - greatest), greatest, sum",
                   "pseudo", .choices = "pseudo|max|sum" },
 };
 

@@ -47,8 +47,8 @@ static struct cache_snapkv *snapkv(struct lsi_cache *c)
 static const struct lsi_cache_key keys[] = {
     { "budget", "tokens kept of a prompt, the window included", "2048", 2, 1 << 30, true, NULL },
     { "window", "last tokens of the prompt, whose queries choose", "32", 1, 4096, false, NULL },
-    { "kernel", "tokens pooled together, an odd number; 1: none; the paper's is 5, half a number in digits",
-      "21", 1, 255, false, NULL },
+    { "kernel", "neighbours whose scores are pooled, an odd number; 1: none; the paper's is 5", "21", 1, 255,
+      false, NULL },
     { "pool", "how they are pooled", "avg", 0, 0, false, "avg|max" },
     { "layers", "pyramid: lower layers get more of the same total (PyramidKV)", "equal", 0, 0, false,
       "equal|pyramid" },

@@ -1,6 +1,6 @@
 # Policies over packed storage: what composes, and what does not.
 $ longspan help kv | sed -n '/compose/,$p'
-streaming, h2o, snapkv, quest and KIVI compose: * (glob)
+streaming, h2o, snapkv, quest compose with kivi: * (glob)
 * (glob)
     e.g. --kv quest:budget=10%+kivi:bits=4
 $ longspan generate --kv full+kivi
