@@ -154,7 +154,6 @@ struct lsi_cache_policy {
     const struct lsi_cache_key *keys; /* [n_keys] */
     size_t n_keys;
     bool endless; /* the length may exceed n_ctx */
-    bool lossy;   /* rewind works within limits only */
     bool packs;   /* what it keeps may be stored as kivi does: "NAME+kivi" */
 
     /** (optional) What the values mean together: an error names the key and the fix. */

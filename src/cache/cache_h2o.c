@@ -101,12 +101,16 @@ static size_t recent_of(const struct lsi_kept *k)
     return lsi_max_size(lsi_kept_value(k, RECENT), lsi_kept_packs(k) ? k->packed.how.R : 0);
 }
 
-/* Slots of a layer that are to go, now that the budget is known and may be enforced. */
+/* Tokens that a layer may keep; budgets are resolved. */
+static size_t budget_of(const struct lsi_kept *k)
+{
+    return lsi_max_size(lsi_kept_value(k, HEAVY), lsi_kept_value(k, SINKS)) + recent_of(k);
+}
+
+/* Tokens of a layer that are to go, now that the budget is known and may be enforced. */
 static size_t excess(const struct cache_h2o *c, const struct lsi_kept_layer *l)
 {
-    const struct lsi_kept *k = &c->kept;
-    const size_t heavy = lsi_max_size(lsi_kept_value(k, HEAVY), lsi_kept_value(k, SINKS));
-    const size_t budget = heavy + recent_of(k), held = lsi_kept_held(l);
+    const size_t budget = budget_of(&c->kept), held = lsi_kept_held(l);
     return held > budget ? held - budget : 0;
 }
 
@@ -313,9 +317,9 @@ static ls_status reserve(struct lsi_cache *cache, size_t n_rows, ls_error *err)
     for (size_t l = 0; l < cache->shape.L; l++)
         if (!lsi_kept_slides(k, l))
             most = lsi_max_size(most, k->layers[l].n);
-    const size_t budget = k->resolved ? lsi_kept_value(k, HEAVY) + recent_of(k) : 0;
+    const size_t budget = k->resolved ? budget_of(k) : 0;
     if (lsi_kept_packs(k) && k->resolved)
-        k->packed.limit = lsi_max_size(lsi_kept_value(k, HEAVY), lsi_kept_value(k, SINKS)) + recent_of(k);
+        k->packed.limit = budget;
     LSI_TRY(lsi_kept_reserve(k, n_rows, most + n_rows > budget, err));
     if (cache->n_prompt > 0 && !k->resolved)
         lsi_kept_resolve(k, cache->n_prompt);
@@ -517,7 +521,6 @@ const struct lsi_cache_policy lsi_cache_h2o = {
     .example = "h2o:heavy=10%,recent=10%  a fifth of the prompt, chosen by the attention it has got",
     .keys = keys,
     .n_keys = LSI_LEN(keys),
-    .lossy = true,
     .packs = true,
     .check = check,
     .plan = plan,

@@ -227,7 +227,6 @@ const struct lsi_cache_policy lsi_cache_kivi = {
     .summary = "old keys and values in 2, 4 or 8 bits, the last tokens exact",
     .keys = lsi_packed_keys,
     .n_keys = LSI_PACKED_KEYS,
-    .lossy = true,
     .check = check,
     .plan = plan,
     .plan_prompt = plan_prompt,

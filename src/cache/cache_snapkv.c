@@ -520,7 +520,6 @@ const struct lsi_cache_policy lsi_cache_snapkv = {
         "of the first long prompt the tokens its end looks at, and all that follows (SnapKV, PyramidKV)",
     .keys = keys,
     .n_keys = LSI_LEN(keys),
-    .lossy = true,
     .packs = true,
     .check = check,
     .plan = plan,

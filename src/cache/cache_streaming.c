@@ -772,7 +772,6 @@ const struct lsi_cache_policy lsi_cache_streaming = {
     .keys = keys,
     .n_keys = LSI_LEN(keys),
     .endless = true,
-    .lossy = true,
     .packs = true,
     .check = check,
     .plan = plan,

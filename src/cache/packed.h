@@ -80,8 +80,8 @@ static inline enum lsi_packed_rows lsi_packed_kind(bool more, size_t n_prompt, s
 /** The keys of kivi: cache_kivi.c. */
 extern const struct lsi_cache_key lsi_packed_keys[];
 #define LSI_PACKED_KEYS 5
-#define LSI_PACKED_SINKS \
-    32 /* most first tokens that stay exact: a group and the least residual have as many */
+/* Most first tokens that stay exact: a group and the least residual have as many. */
+#define LSI_PACKED_SINKS 32
 
 /** What the spec says, of a policy over packed storage or of kivi itself. */
 struct lsi_packing lsi_packing_of(const struct lsi_cache_spec *spec);
