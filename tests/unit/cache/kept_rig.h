@@ -15,6 +15,7 @@ enum {
 
 #include "cache/kept.h"
 #include "cache_fixture.h"
+#include "memory_io.h"
 
 static inline void open_sliding(struct fixture *f, const char *text, size_t n_heads, size_t n_kv_heads,
                                 const bool *sliding, size_t window)
@@ -63,47 +64,18 @@ static inline bool rig_keeps(const struct fixture *f, size_t layer, size_t g, in
 
 /* ---- state as bytes ----------------------------------------------------------------------- */
 
-struct rig_io {
-    struct lsi_cache_io io;
-    char *data;
-    size_t n, cap;
-};
-
-static inline ls_status rig_io_bytes(struct lsi_cache_io *io, void *data, size_t n, ls_error *e)
-{
-    struct rig_io *m = (struct rig_io *)io;
-    (void)e;
-    if (m->n + n > m->cap)
-        return LS_E_FORMAT;
-    if (io->reading)
-        memcpy(data, m->data + m->n, n);
-    else if (n > 0)
-        memcpy(m->data + m->n, data, n);
-    m->n += n;
-    return LS_OK;
-}
-
-static inline ls_status rig_io_pages(struct lsi_cache_io *io, struct lsi_kv_pages *t, size_t n, ls_error *e)
-{
-    if (io->reading && !lsi_kv_pages_grow(t, 1, n))
-        return LS_E_NOMEM;
-    for (size_t i = 0; i < n; i++)
-        LSI_TRY(rig_io_bytes(io, t->page[i], lsi_kv_pages_bytes(t), e));
-    return LS_OK;
-}
-
 /* Another cache with what the first one has written. */
 static inline void rig_copy_by_state(struct fixture *from, struct fixture *to)
 {
-    struct rig_io m = { .io = { .bytes = rig_io_bytes, .pages = rig_io_pages }, .cap = (size_t)16 << 20 };
+    struct memory m = { .io = { .bytes = memory_bytes, .pages = memory_pages }, .cap = (size_t)16 << 20 };
     m.data = malloc(m.cap);
     REQUIRE(m.data);
     REQUIRE_OK(from->cache->policy->state(from->cache, &m.io, &err), err);
-    const size_t written = m.n;
+    const size_t written = m.at;
     m.io.reading = true;
-    m.n = 0;
+    m.at = 0;
     REQUIRE_OK(to->cache->policy->state(to->cache, &m.io, &err), err);
-    CHECK_INT(m.n, written);
+    CHECK_INT(m.at, written);
     free(m.data);
 }
 

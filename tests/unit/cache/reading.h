@@ -25,6 +25,22 @@ static inline double score_of(size_t l, size_t t, size_t h, size_t s)
     return z * (double)scale;
 }
 
+/* The most that query head h of token t can score in a run, from its keys. */
+static inline double bound_of(size_t l, size_t t, size_t h, size_t first, size_t n)
+{
+    double u = 0;
+    for (size_t d = 0; d < D; d++) {
+        float lo = INFINITY, hi = -INFINITY;
+        for (size_t s = first; s < first + n; s++) {
+            lo = fminf(lo, k[l][s * KV + h / GROUP * D + d]);
+            hi = fmaxf(hi, k[l][s * KV + h / GROUP * D + d]);
+        }
+        const double x = (double)q[t * Q + h * D + d];
+        u += fmax(x * (double)lo, x * (double)hi);
+    }
+    return u * (double)scale;
+}
+
 /* Attention of query head h of token t over the tokens s <= t with in[s]; returns the log of the sum of
  * weights. */
 static inline double attend_to(size_t l, size_t t, size_t h, const bool *in, double *out)

@@ -1,6 +1,7 @@
 /* The kivi policy against a list of numbers that is quantised as the method says, and its limits. */
 #include "cache/cache.h"
 #include "cache/kv_pages.h"
+#include "memory_io.h"
 #include "packing.h"
 #include "test.h"
 
@@ -475,35 +476,12 @@ static void test_tiling_repeats_pages(void)
 
 /* ---- state as bytes ---------------------------------------------------------------------------- */
 
-struct memory {
-    struct lsi_cache_io io;
-    unsigned char *data;
-    size_t at, cap;
-};
-
-static ls_status io_bytes(struct lsi_cache_io *io, void *data, size_t n, ls_error *err)
-{
-    struct memory *m = (struct memory *)io;
-    (void)err;
-    REQUIRE(m->at + n <= m->cap);
-    memcpy(io->reading ? data : m->data + m->at, io->reading ? m->data + m->at : data, n);
-    m->at += n;
-    return LS_OK;
-}
-
-static ls_status io_pages(struct lsi_cache_io *io, struct lsi_kv_pages *t, size_t n, ls_error *err)
-{
-    if (io->reading)
-        REQUIRE(lsi_kv_pages_grow(t, 1, n));
-    for (size_t i = 0; i < n; i++)
-        io_bytes(io, t->page[i], lsi_kv_pages_bytes(t), err);
-    return LS_OK;
-}
-
 static void test_state_can_be_stored(void)
 {
     static unsigned char data[8 << 20];
-    struct memory m = { .io = { .bytes = io_bytes, .pages = io_pages }, .data = data, .cap = sizeof data };
+    struct memory m = { .io = { .bytes = memory_bytes, .pages = memory_pages },
+                        .data = data,
+                        .cap = sizeof data };
     ls_error err = { 0 };
     static const size_t steps[] = { 0, 20, 112 }; /* after the last a tail of keys waits to be quantised */
     for (size_t i = 0; i < LSI_LEN(steps); i++) {

@@ -3,6 +3,7 @@
  * quantised and dequantised as KIVI says. The lists of reading.h are what the caches are given; a token that
  * the storage packs becomes what its codes stand for in them.
  */
+#include "memory_io.h"
 #include "packing.h"
 #include "reading.h"
 
@@ -85,22 +86,6 @@ static const struct rule rules[] = {
       { 32, 9, 8, 2, 0, 0, 0, 0 } },
     { "quest:page=64,budget=1,skip=0,fp32+kivi:bits=4,residual=96", 64, 1, 0, { 96, 0, 4, 4, 0, 0, 0, 0 } },
 };
-
-/* The most that the query heads of g together can make of a run: sum of exp(bound - greatest bound). */
-static double bound_of(size_t l, size_t t, size_t h, size_t first, size_t n)
-{
-    double u = 0;
-    for (size_t d = 0; d < D; d++) {
-        float lo = INFINITY, hi = -INFINITY;
-        for (size_t s = first; s < first + n; s++) {
-            lo = fminf(lo, k[l][s * KV + h / GROUP * D + d]);
-            hi = fmaxf(hi, k[l][s * KV + h / GROUP * D + d]);
-        }
-        const double x = (double)q[t * Q + h * D + d];
-        u += fmax(x * (double)lo, x * (double)hi);
-    }
-    return u * (double)scale;
-}
 
 /* What a step at t reads of layer l: the tail, the sinks, and of the runs of packed tokens the last and the
  * best. */
@@ -664,35 +649,12 @@ static void test_bytes_are_planned(void)
 
 /* ---- state as bytes ---------------------------------------------------------------------------- */
 
-struct memory {
-    struct lsi_cache_io io;
-    unsigned char *data;
-    size_t at, cap;
-};
-
-static ls_status io_bytes(struct lsi_cache_io *io, void *data, size_t n, ls_error *e)
-{
-    struct memory *m = (struct memory *)io;
-    (void)e;
-    REQUIRE(m->at + n <= m->cap);
-    memcpy(io->reading ? data : m->data + m->at, io->reading ? m->data + m->at : data, n);
-    m->at += n;
-    return LS_OK;
-}
-
-static ls_status io_pages(struct lsi_cache_io *io, struct lsi_kv_pages *t, size_t n, ls_error *e)
-{
-    if (io->reading)
-        REQUIRE(lsi_kv_pages_grow(t, 1, n));
-    for (size_t i = 0; i < n; i++)
-        io_bytes(io, t->page[i], lsi_kv_pages_bytes(t), e);
-    return LS_OK;
-}
-
 static void test_state_can_be_stored(void)
 {
     static unsigned char data[8 << 20];
-    struct memory m = { .io = { .bytes = io_bytes, .pages = io_pages }, .data = data, .cap = sizeof data };
+    struct memory m = { .io = { .bytes = memory_bytes, .pages = memory_pages },
+                        .data = data,
+                        .cap = sizeof data };
     make_data(10, 2);
     for (size_t i = 0; i < LSI_LEN(specs); i++)
         for (size_t steps = 0; steps < 70; steps += 23) {

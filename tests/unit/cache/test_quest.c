@@ -17,22 +17,6 @@ static const struct rule rules[] = {
     { "quest:page=256,budget=1,skip=0,fp32", 256, 3, 0, 0 },
 };
 
-/* The most that query head h of token t can score in a run, from its keys. */
-static double bound_of(size_t l, size_t t, size_t h, size_t first, size_t n)
-{
-    double u = 0;
-    for (size_t d = 0; d < D; d++) {
-        float lo = INFINITY, hi = -INFINITY;
-        for (size_t s = first; s < first + n; s++) {
-            lo = fminf(lo, k[l][s * KV + h / GROUP * D + d]);
-            hi = fmaxf(hi, k[l][s * KV + h / GROUP * D + d]);
-        }
-        const double x = (double)q[t * Q + h * D + d];
-        u += fmax(x * (double)lo, x * (double)hi);
-    }
-    return u * (double)scale;
-}
-
 static double together(const struct rule *r, size_t l, size_t t, size_t h, size_t run, const double *most)
 {
     double u = r->combine == 1 ? -INFINITY : 0;
