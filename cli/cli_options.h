@@ -97,7 +97,7 @@ struct cli_options {
     bool resume, dry_step;
 
     const char *plan_seq, *profile;
-    const char *tasks, *lengths, *budgets, *protocol, *haystack, *show;
+    const char *tasks, *lengths, *budgets, *protocol, *haystack, *show, *dump_prompts;
     struct count_list seeds;
     long long cases;
     bool csv;
@@ -123,6 +123,10 @@ void help_kv(void);
 
 /** Path of the model to use: -m, $LONGSPAN_MODEL, the demo's. NULL after a message. Release with free. */
 char *find_model(const struct cli_options *o);
+
+/** Write the model at `in`, with an adapter added (NULL: none), as the options say (cmd_convert.c). An exit
+ * status. */
+int cli_convert(const struct cli_options *o, const char *in, const char *adapter, const char *out);
 
 /** The item of names nearest to word, NULL when none is near. */
 const char *nearest_name(const char *word, const char *const *names, size_t n);

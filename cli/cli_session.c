@@ -217,29 +217,90 @@ static int begin(struct session *s, const int32_t *ids, size_t n)
     return status;
 }
 
-int session_share(struct session *s, encode_fn *encode, void *user)
+/* Where the end of a document begins that stands for all of it when it is asked what follows: behind a gap.
+ */
+static size_t last_part(const struct text *doc)
 {
-    static const char *const probes[] = { "a", "?", "\n" };
-    int32_t *shared = NULL;
+    enum {
+        PART = 1024
+    };
+    size_t at = doc->len > 2 * PART ? doc->len - PART : 0;
+
+    while (at > 0 && at < doc->len - PART / 2 && doc->data[at - 1] != '\n' && doc->data[at - 1] != ' ')
+        at++;
+    return at;
+}
+
+struct probe {
+    int32_t *ids;
+    size_t n;
+};
+
+static size_t common_start(const struct probe *a, const struct probe *b)
+{
+    size_t k = 0;
+
+    while (k < a->n && k < b->n && a->ids[k] == b->ids[k])
+        k++;
+    return k;
+}
+
+static size_t common_end(const struct probe *a, const struct probe *b)
+{
+    size_t k = 0;
+
+    while (k < a->n && k < b->n && a->ids[a->n - 1 - k] == b->ids[b->n - 1 - k])
+        k++;
+    return k;
+}
+
+/* How many of the ids with the first question the others share: of the document from byte `from` on. */
+static int count_shared(struct session *s, encode_fn *encode, void *user, size_t from, struct probe *first,
+                        size_t *n_shared)
+{
+    static const char *const questions[] = { "a", "?", "\n" };
+    int status = encode(user, from, questions[0], 1, &first->ids, &first->n);
+
+    *n_shared = first->n;
+    for (size_t i = 1; i < CLI_LEN(questions) && status == EXIT_OK; i++) {
+        struct probe p = { 0 };
+        status = encode(user, from, questions[i], 1, &p.ids, &p.n);
+        const size_t k = common_start(first, &p);
+        *n_shared = k < *n_shared ? k : *n_shared;
+        ls_tokenizer_ids_free(s->tok, p.ids, p.n);
+    }
+    return status;
+}
+
+/*
+ * What a question changes is at the end: the last part of a long document is asked, and the document once.
+ * When both end with the same ids, further than the questions reach, the document has as many that change as
+ * its part. Should that be wrong for other questions, session_prompt notices and begins anew.
+ */
+int session_share(struct session *s, encode_fn *encode, void *user, const struct text *doc)
+{
+    const size_t from = last_part(doc);
+    struct probe whole = { 0 }, part = { 0 };
     size_t n_shared = 0;
+    bool known = false;
     int status = EXIT_OK;
 
-    for (size_t i = 0; i < CLI_LEN(probes) && status == EXIT_OK; i++) {
-        int32_t *ids = NULL;
-        size_t n = 0, k = 0;
-        status = encode(user, probes[i], strlen(probes[i]), &ids, &n);
-        while (status == EXIT_OK && k < n && (i == 0 || (k < n_shared && ids[k] == shared[k])))
-            k++;
-        if (status == EXIT_OK && i == 0 && n > 0) {
-            shared = cli_realloc(NULL, n, sizeof *shared);
-            memcpy(shared, ids, n * sizeof *ids);
-        }
-        n_shared = k;
-        ls_tokenizer_ids_free(s->tok, ids, n);
+    if (from > 0) {
+        status = count_shared(s, encode, user, from, &part, &n_shared);
+        if (status == EXIT_OK)
+            status = encode(user, 0, "a", 1, &whole.ids, &whole.n);
+        const size_t n_changed = part.n - n_shared;
+        known = common_end(&whole, &part) > n_changed;
+        n_shared = whole.n - n_changed;
+    }
+    if (status == EXIT_OK && !known) {
+        ls_tokenizer_ids_free(s->tok, whole.ids, whole.n);
+        status = count_shared(s, encode, user, 0, &whole, &n_shared);
     }
     if (status == EXIT_OK)
-        status = begin(s, shared, n_shared);
-    free(shared);
+        status = begin(s, whole.ids, n_shared);
+    ls_tokenizer_ids_free(s->tok, whole.ids, whole.n);
+    ls_tokenizer_ids_free(s->tok, part.ids, part.n);
     return status;
 }
 

@@ -60,13 +60,13 @@ void session_context_options(struct session *s, size_t n_ctx, ls_context_options
  */
 int session_prompt(struct session *s, const int32_t *ids, size_t n, struct answer *a);
 
-/** The ids of a prompt that ends with a question; an exit status. */
-typedef int encode_fn(void *user, const char *question, size_t len, int32_t **ids, size_t *n);
+/** The ids of a prompt: a document from byte `from` on, and a question. An exit status. */
+typedef int encode_fn(void *user, size_t from, const char *question, size_t len, int32_t **ids, size_t *n);
 /**
- * Process the beginning that prompts with different questions share, and keep it: caches that cannot go back
- * start from there again. An exit status.
+ * Process the beginning that prompts with different questions about a document share, and keep it: caches
+ * that cannot go back start from there again. An exit status.
  */
-int session_share(struct session *s, encode_fn *encode, void *user);
+int session_share(struct session *s, encode_fn *encode, void *user, const struct text *doc);
 /** The context holds these ids (it has been loaded): keep them as a beginning. */
 void session_holds(struct session *s, const int32_t *ids, size_t n);
 

@@ -51,14 +51,14 @@ static bool has_question(const struct chat *c)
     return false;
 }
 
-/* The question, behind the document if it is the first one. */
-static void add_question(struct chat *c, const char *question, size_t len)
+/* The question, behind the document from byte `from` on if it is the first one. */
+static void add_question(struct chat *c, size_t from, const char *question, size_t len)
 {
     const bool first = !has_question(c);
     struct text *content = add_turn(c, "user");
 
     if (first && c->doc.len) {
-        text_add(content, c->doc.data, c->doc.len);
+        text_add(content, c->doc.data + from, c->doc.len - from);
         text_puts(content, c->doc.data[c->doc.len - 1] == '\n' ? "\n" : "\n\n");
     }
     text_add(content, question, len);
@@ -89,7 +89,7 @@ static int ask(struct chat *c, const char *question, size_t len)
     size_t n_ids = 0;
     int status;
 
-    add_question(c, question, len);
+    add_question(c, 0, question, len);
     status = encode(c, &ids, &n_ids);
     if (status == EXIT_OK)
         status = session_answer(&c->s, ids, n_ids, c->s.o->answer_prefix, &a);
@@ -107,12 +107,13 @@ static int ask(struct chat *c, const char *question, size_t len)
 /* ---- what lasts ------------------------------------------------------------------ */
 
 /* The ids of the conversation with one more question, which is taken back. */
-static int encode_question(void *user, const char *question, size_t len, int32_t **ids, size_t *n_ids)
+static int encode_question(void *user, size_t from, const char *question, size_t len, int32_t **ids,
+                           size_t *n_ids)
 {
     struct chat *c = user;
     const size_t n_before = c->n_turns;
 
-    add_question(c, question, len);
+    add_question(c, from, question, len);
     const int status = encode(c, ids, n_ids);
     drop_turns(c, n_before);
     return status;
@@ -170,7 +171,7 @@ static int begin(struct chat *c)
     reset(c);
     if (!c->doc.len)
         return EXIT_OK;
-    status = session_share(&c->s, encode_question, c);
+    status = session_share(&c->s, encode_question, c, &c->doc);
     return status == EXIT_OK && c->s.o->session && c->s.n_base > 0 ? keep(c) : status;
 }
 

@@ -21,23 +21,18 @@ static int find_paths(const struct cli_options *o, const char **in, const char *
     return EXIT_OK;
 }
 
-int cmd_convert(const struct cli_options *o)
+int cli_convert(const struct cli_options *o, const char *in, const char *adapter, const char *out)
 {
     const double started = now_seconds();
     ls_convert_options c;
     ls_error err = { 0 };
     struct progress progress;
     struct stat info;
-    const char *in, *out;
     char took[32];
-    ls_status st;
-    const int status = find_paths(o, &in, &out);
 
-    if (status != EXIT_OK)
-        return status;
     if (!o->force && lstat(out, &info) == 0)
         return cli_fail("'%s' is there already; --force replaces it", out);
-    progress_start(&progress, "convert", "tensors", o->quiet);
+    progress_start(&progress, o->command->name, "tensors", o->quiet);
     ls_convert_options_defaults(&c);
     c.format = strcmp(o->format, "auto") == 0 ? NULL : o->format;
     c.dtype = o->dtype;
@@ -45,7 +40,8 @@ int cmd_convert(const struct cli_options *o)
     c.progress = progress_update;
     c.progress_user = &progress;
     c.cancel = &cli_cancel;
-    st = ls_convert(in, out, &c, &err);
+    const ls_status st =
+        adapter ? ls_merge_adapter(in, adapter, out, &c, &err) : ls_convert(in, out, &c, &err);
     progress_end(&progress);
     if (st == LS_E_CANCELED) {
         cli_note(o->quiet, "interrupted; nothing was written");
@@ -55,4 +51,12 @@ int cmd_convert(const struct cli_options *o)
         return cli_fail("%s", err.text);
     cli_note(o->quiet, "'%s' written in %s", out, format_seconds(took, now_seconds() - started));
     return EXIT_OK;
+}
+
+int cmd_convert(const struct cli_options *o)
+{
+    const char *in, *out;
+    const int status = find_paths(o, &in, &out);
+
+    return status == EXIT_OK ? cli_convert(o, in, NULL, out) : status;
 }

@@ -23,6 +23,7 @@ struct eval {
     struct names policies, budgets, tasks;
     struct count_list lengths;
     ls_eval_file **files; /* [o->data.n] */
+    FILE *dump;           /* of --dump-prompts */
     size_t block;
     bool protocols[2];  /* by ls_eval_protocol */
     size_t done, total; /* tokens of prompts */
@@ -81,7 +82,7 @@ static int open_model(struct eval *e)
     e->s.o = e->o;
     e->s.info.struct_size = sizeof e->s.info;
     if (ls_tokenizer_open(path, NULL, &e->s.tok, &err) != LS_OK ||
-        (!e->o->show && ls_model_open(path, NULL, &e->s.model, &err) != LS_OK))
+        (!e->o->show && !e->o->dump_prompts && ls_model_open(path, NULL, &e->s.model, &err) != LS_OK))
         status = cli_fail("%s", err.text);
     else if (e->s.model)
         ls_model_get_info(e->s.model, &e->s.info);
@@ -197,8 +198,11 @@ static int open_context(struct eval *e, const char *kv, size_t n_ctx)
     return ls_context_create(e->s.model, &c, &e->s.ctx, &err) == LS_OK ? EXIT_OK : cli_fail("%s", err.text);
 }
 
+/* What is done with each case of a set. */
+typedef int case_fn(struct eval *e, const struct set *set, const ls_eval_case *c);
+
 /* Seeds and cases of a task; a length that is too short for it is told and passed over. */
-static int ask_task(struct eval *e, const struct set *set)
+static int each_of_task(struct eval *e, const struct set *set, case_fn *fn)
 {
     const struct count_list *seeds = &e->o->seeds;
     int status = EXIT_OK;
@@ -215,14 +219,14 @@ static int ask_task(struct eval *e, const struct set *set)
             }
             if (st != LS_OK)
                 return cli_fail("%s", err.text);
-            status = ask_both(e, set, c);
+            status = fn(e, set, c);
             ls_eval_case_free(c);
         }
     return status;
 }
 
 /* Lines of a file, as many as --cases; those that are too long are passed over. */
-static int ask_file(struct eval *e, const struct set *set)
+static int each_of_file(struct eval *e, const struct set *set, case_fn *fn)
 {
     const size_t n = ls_eval_file_count(set->file);
     size_t left_out = 0;
@@ -238,7 +242,7 @@ static int ask_file(struct eval *e, const struct set *set)
         }
         if (st != LS_OK)
             return cli_fail("%s", err.text);
-        status = ask_both(e, set, c);
+        status = fn(e, set, c);
         ls_eval_case_free(c);
     }
     if (left_out)
@@ -247,22 +251,29 @@ static int ask_file(struct eval *e, const struct set *set)
     return status;
 }
 
-static int ask_policy(struct eval *e, const char *kv, const char *budget, size_t n_tokens)
+static int each_case(struct eval *e, const char *budget, size_t n_tokens, case_fn *fn)
 {
-    int status = open_context(e, kv, n_tokens);
+    int status = EXIT_OK;
 
     for (size_t i = 0; i < e->tasks.n && status == EXIT_OK; i++) {
         const struct set set = { .name = e->tasks.items[i], .budget = budget, .n_tokens = n_tokens };
-        status = ask_task(e, &set);
+        status = each_of_task(e, &set, fn);
     }
     for (size_t i = 0; i < e->o->data.n && status == EXIT_OK; i++) {
         const struct set set = { .name = ls_eval_file_name(e->files[i]),
                                  .budget = budget,
                                  .file = e->files[i],
                                  .n_tokens = n_tokens };
-        status = ask_file(e, &set);
+        status = each_of_file(e, &set, fn);
     }
     return status;
+}
+
+static int ask_policy(struct eval *e, const char *kv, const char *budget, size_t n_tokens)
+{
+    const int status = open_context(e, kv, n_tokens);
+
+    return status == EXIT_OK ? each_case(e, budget, n_tokens, ask_both) : status;
 }
 
 /* Calls fn for every policy, with each budget where it takes one. */
@@ -409,11 +420,13 @@ static int open_log(struct eval *e)
     return status;
 }
 
-static int run(struct eval *e)
+static int ask_all(struct eval *e)
 {
     struct text seeds = { 0 };
-    int status = open_log(e);
+    int status = each_length(e, plan_policy);
 
+    if (status == EXIT_OK)
+        status = open_log(e);
     if (status != EXIT_OK)
         return status;
     seeds_text(&seeds, &e->o->seeds);
@@ -429,50 +442,110 @@ static int run(struct eval *e)
     return told == EXIT_OK ? status : told;
 }
 
-/* ---- --show ----------------------------------------------------------------------------------------------
- */
+/* ---- prompts alone ------------------------------------------------------------------------------------- */
+
+static int put_turn(struct eval *e, const ls_eval_case *c, size_t turn, struct json_out *j)
+{
+    const ls_eval_turn *t = &c->turns[turn];
+    ls_error err = { 0 };
+    int32_t *ids;
+    size_t n;
+
+    if (ls_eval_prompt_ids(e->source, c, turn, &ids, &n, NULL, &err) != LS_OK)
+        return cli_fail("%s", err.text);
+    json_open(j, NULL, '{');
+    json_str(j, "text", t->text);
+    json_str(j, "question", t->question);
+    json_str(j, "prefix", t->prefix);
+    json_ids(j, "ids", ids, n);
+    json_open(j, "expected", '[');
+    for (size_t k = 0; k < t->n_expected; k++)
+        json_str(j, NULL, t->expected[k]);
+    json_close(j, ']');
+    json_close(j, '}');
+    ls_tokenizer_ids_free(e->s.tok, ids, n);
+    return EXIT_OK;
+}
+
+static int put_case(struct eval *e, const ls_eval_case *c, size_t n_tokens, struct json_out *j)
+{
+    int status = EXIT_OK;
+
+    json_open(j, NULL, '{');
+    json_str(j, "task", c->task);
+    json_uint(j, "length", n_tokens);
+    json_uint(j, "seed", c->seed);
+    json_uint(j, "index", c->index);
+    json_uint(j, "prompt_tokens", c->n_tokens);
+    json_uint(j, "answer_tokens", c->n_predict);
+    json_open(j, "turns", '[');
+    for (size_t i = 0; i < c->n_turns && status == EXIT_OK; i++)
+        status = put_turn(e, c, i, j);
+    json_close(j, ']');
+    json_close(j, '}');
+    return status;
+}
+
+static void print_case(const ls_eval_case *c)
+{
+    for (size_t i = 0; i < c->n_turns; i++) {
+        const ls_eval_turn *t = &c->turns[i];
+        printf("%s%s%s\n", t->text, t->question, t->prefix);
+        for (size_t k = 0; k < t->n_expected; k++)
+            printf("expected: %s\n", t->expected[k]);
+    }
+}
 
 static int show(struct eval *e)
 {
+    const size_t n_tokens = (size_t)e->lengths.items[0];
     ls_eval_case *c = NULL;
     ls_error err = { 0 };
     struct json_out j = { 0 };
+    int status = EXIT_OK;
 
-    if (ls_eval_case_create(e->source, e->o->show, (size_t)e->lengths.items[0],
-                            (uint64_t)e->o->seeds.items[0], 0, &c, &err) != LS_OK)
+    if (ls_eval_case_create(e->source, e->o->show, n_tokens, (uint64_t)e->o->seeds.items[0], 0, &c, &err) !=
+        LS_OK)
         return cli_fail("%s", err.text);
-    json_open(&j, NULL, '{');
-    json_str(&j, "task", c->task);
-    json_uint(&j, "seed", c->seed);
-    json_uint(&j, "prompt_tokens", c->n_tokens);
-    json_uint(&j, "answer_tokens", c->n_predict);
-    json_open(&j, "turns", '[');
-    for (size_t i = 0; i < c->n_turns; i++) {
-        const ls_eval_turn *t = &c->turns[i];
-        if (!e->o->json)
-            printf("%s%s%s\n", t->text, t->question, t->prefix);
-        json_open(&j, NULL, '{');
-        json_str(&j, "text", t->text);
-        json_str(&j, "question", t->question);
-        json_str(&j, "prefix", t->prefix);
-        json_open(&j, "expected", '[');
-        for (size_t k = 0; k < t->n_expected; k++) {
-            if (!e->o->json)
-                printf("expected: %s\n", t->expected[k]);
-            json_str(&j, NULL, t->expected[k]);
-        }
-        json_close(&j, ']');
-        json_close(&j, '}');
-    }
-    json_close(&j, ']');
-    json_close(&j, '}');
+    if (e->o->json)
+        status = put_case(e, c, n_tokens, &j);
+    else
+        print_case(c);
     cli_note(e->o->quiet, "%s, seed %llu: a prompt of %zu tokens, answers of %zu at most; hidden in %s",
              c->task, (unsigned long long)c->seed, c->n_tokens, c->n_predict, ls_eval_source_name(e->source));
     ls_eval_case_free(c);
-    if (e->o->json)
+    if (status == EXIT_OK && e->o->json)
         return json_print(&j);
     text_free(&j.text);
-    return finish_output(EXIT_OK);
+    return finish_output(status);
+}
+
+static int dump_case(struct eval *e, const struct set *set, const ls_eval_case *c)
+{
+    struct json_out j = { 0 };
+    const int status = put_case(e, c, set->n_tokens, &j);
+
+    text_puts(&j.text, "\n");
+    if (status == EXIT_OK)
+        fwrite(j.text.data, 1, j.text.len, e->dump);
+    text_free(&j.text);
+    return status;
+}
+
+static int dump_prompts(struct eval *e)
+{
+    const char *path = e->o->dump_prompts;
+    int status = EXIT_OK;
+
+    e->dump = fopen(path, "w");
+    if (!e->dump)
+        return cli_fail("cannot write '%s': %s", path, strerror(errno));
+    for (size_t i = 0; i < e->lengths.n && status == EXIT_OK; i++)
+        status = each_case(e, "", (size_t)e->lengths.items[i], dump_case);
+    const bool failed = ferror(e->dump) != 0;
+    if ((fclose(e->dump) != 0 || failed) && status == EXIT_OK)
+        status = cli_fail("cannot write '%s': %s", path, strerror(errno));
+    return status;
 }
 
 static void close_all(struct eval *e)
@@ -503,14 +576,12 @@ int cmd_eval(const struct cli_options *o)
         status = open_model(&e);
     if (status == EXIT_OK)
         status = open_source(&e);
-    if (status == EXIT_OK && o->show)
+    if (status == EXIT_OK && o->show) {
         status = show(&e);
-    else if (status == EXIT_OK) {
+    } else if (status == EXIT_OK) {
         status = open_files(&e);
         if (status == EXIT_OK)
-            status = each_length(&e, plan_policy);
-        if (status == EXIT_OK)
-            status = run(&e);
+            status = o->dump_prompts ? dump_prompts(&e) : ask_all(&e);
     }
     close_all(&e);
     return status;

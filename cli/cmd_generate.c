@@ -12,8 +12,9 @@ struct run {
     struct report report;
 };
 
+/* tell: about what the vocabulary cannot express. */
 static int encode(const struct session *s, const struct text *whole, size_t plain_bytes, unsigned flags,
-                  int32_t **ids, size_t *n)
+                  bool tell, int32_t **ids, size_t *n)
 {
     const ls_byte_range plain = { 0, plain_bytes };
     ls_error err = { 0 };
@@ -23,7 +24,7 @@ static int encode(const struct session *s, const struct text *whole, size_t plai
                                    flags | LS_ENCODE_PARSE_SPECIAL, &plain, plain_bytes ? 1 : 0, ids, n,
                                    &dropped, &err) != LS_OK)
         return cli_fail("%s", err.text);
-    if (dropped)
+    if (tell && dropped)
         cli_note(s->o->quiet,
                  "%zu bytes of the text cannot be expressed in this vocabulary and were left out", dropped);
     return EXIT_OK;
@@ -34,16 +35,22 @@ static int encode(const struct session *s, const struct text *whole, size_t plai
  * document is data. Prompts after the same document begin with the same ids, up to the token that
  * joins them, and session_prompt keeps that much of the cache.
  */
-static int encode_prompt(void *user, const char *prompt, size_t len, int32_t **ids, size_t *n)
+static int encode_part(struct run *r, size_t from, const char *prompt, size_t len, bool tell, int32_t **ids,
+                       size_t *n)
 {
-    struct run *r = user;
     struct text whole = { 0 };
 
-    text_add(&whole, r->doc.data, r->doc.len);
+    if (r->doc.len > from)
+        text_add(&whole, r->doc.data + from, r->doc.len - from);
     text_add(&whole, prompt, len);
-    const int status = encode(&r->s, &whole, r->doc.len, LS_ENCODE_ADD_SPECIAL, ids, n);
+    const int status = encode(&r->s, &whole, r->doc.len - from, LS_ENCODE_ADD_SPECIAL, tell, ids, n);
     text_free(&whole);
     return status;
+}
+
+static int encode_probe(void *user, size_t from, const char *question, size_t len, int32_t **ids, size_t *n)
+{
+    return encode_part(user, from, question, len, false, ids, n);
 }
 
 /* Behind what the session holds: its tokens, those it has not processed, those of the prompt. */
@@ -53,7 +60,7 @@ static int encode_more(struct run *r, const struct text *prompt, int32_t **ids, 
     const size_t n_pending = pending ? pending->len / sizeof **ids : 0, n_held = r->s.n_held;
     int32_t *more = NULL;
     size_t n_more = 0;
-    const int status = encode(&r->s, prompt, 0, n_held ? 0 : LS_ENCODE_ADD_SPECIAL, &more, &n_more);
+    const int status = encode(&r->s, prompt, 0, n_held ? 0 : LS_ENCODE_ADD_SPECIAL, true, &more, &n_more);
 
     if (status != EXIT_OK)
         return status;
@@ -91,8 +98,9 @@ static int run_prompt(struct run *r, const struct text *prompt)
     struct answer a = { 0 };
     int32_t *ids = NULL;
     size_t n_ids = 0;
-    int status = lasting ? encode_more(r, prompt, &ids, &n_ids)
-                         : encode_prompt(r, prompt->data ? prompt->data : "", prompt->len, &ids, &n_ids);
+    int status = lasting
+                     ? encode_more(r, prompt, &ids, &n_ids)
+                     : encode_part(r, 0, prompt->data ? prompt->data : "", prompt->len, true, &ids, &n_ids);
 
     if (status == EXIT_OK)
         status = session_answer(&r->s, ids, n_ids, NULL, &a);
@@ -117,7 +125,7 @@ static int read_document(struct run *r)
 
     if (status != EXIT_OK || !r->doc.len || r->store.loaded)
         return status;
-    status = session_share(&r->s, encode_prompt, r);
+    status = session_share(&r->s, encode_probe, r, &r->doc);
     store_add(&r->store, "doc", r->doc.data, r->doc.len);
     return status == EXIT_OK && r->s.n_base > 0 ? store_save(&r->s, &r->store) : status;
 }

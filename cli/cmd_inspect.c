@@ -1,7 +1,7 @@
 /*
  * What a model attends to in a text. The last --rows tokens are looked at in a full cache: which tokens
  * get how much of their attention, in each layer and head; and for cache policies, how much of it goes to
- * tokens that the policy keeps at that moment, beside what the best choice of as many tokens would have got.
+ * tokens that a step of decoding reads at that moment, beside what the best choice of as many would have got.
  */
 #include <math.h>
 #include <stdlib.h>
@@ -22,10 +22,10 @@ struct head {
     size_t n90; /* most attended tokens that get 90 % together, of the last row */
 };
 
-/* What a policy keeps, mean of rows and heads. */
+/* What a policy keeps and reads, mean of rows and heads. */
 struct policy {
     char kv[192];
-    double kept, mass, oracle;
+    double kept, read, mass, oracle;
     size_t cache_bytes;
     double *by_layer; /* [L] mass */
 };
@@ -160,31 +160,42 @@ static void measure(struct inspect *in)
 
 /* ---- policies --------------------------------------------------------------------------- */
 
-/* What the cache keeps before row r, of the attention that the row pays in the full cache. */
-static void add_row(struct inspect *in, struct policy *p, const ls_context *ctx, size_t r, int64_t *kept)
-{
-    const size_t n = in->n - in->n_rows + r + 1;
-    const double share = 1.0 / (double)(in->n_rows * in->L * in->H);
+struct reading {
+    struct inspect *in;
+    struct policy *p;
+    size_t r; /* row */
+};
 
+/* An ls_read_fn: what a head reads, of the attention that the row pays in the full cache. */
+static void add_reads(void *user, size_t l, size_t h, const int64_t *positions, size_t n_read)
+{
+    const struct reading *x = user;
+    struct inspect *in = x->in;
+    struct policy *p = x->p;
+    const float *row = row_of(in, x->r, l, h);
+    const size_t n = in->n - in->n_rows + x->r + 1;
+    const double share = 1.0 / (double)(in->n_rows * in->L * in->H);
+    double mass = 0;
+
+    for (size_t i = 0; i < n_read; i++)
+        mass += (double)row[positions[i]];
+    memcpy(in->order, row, n * sizeof *row);
+    p->oracle += share * largest_sum(in->order, n, n_read);
+    p->read += share * (double)n_read;
+    p->mass += share * mass;
+    p->by_layer[l] += mass / (double)(in->n_rows * in->H);
+}
+
+static void add_kept(const struct inspect *in, struct policy *p, const ls_context *ctx)
+{
     for (size_t l = 0; l < in->L; l++)
-        for (size_t h = 0; h < in->H; h++) {
-            const float *row = row_of(in, r, l, h);
-            const size_t n_kept = ls_context_kept(ctx, l, h / (in->H / in->G), kept);
-            double mass = (double)row[n - 1]; /* itself */
-            for (size_t i = 0; i < n_kept; i++)
-                mass += (double)row[kept[i]];
-            memcpy(in->order, row, n * sizeof *row);
-            p->oracle += share * largest_sum(in->order, n, n_kept + 1);
-            p->kept += share * (double)n_kept;
-            p->mass += share * mass;
-            p->by_layer[l] += mass / (double)(in->n_rows * in->H);
-        }
+        for (size_t g = 0; g < in->G; g++)
+            p->kept += (double)ls_context_kept(ctx, l, g, NULL) / (double)(in->n_rows * in->L * in->G);
 }
 
 static int run_policy(struct inspect *in, struct policy *p, const char *kv)
 {
     const size_t prefix = in->n - in->n_rows;
-    int64_t *kept = cli_realloc(NULL, in->n, sizeof *kept);
     ls_context_options c;
     ls_context *ctx = NULL;
     ls_error err = { 0 };
@@ -197,8 +208,9 @@ static int run_policy(struct inspect *in, struct policy *p, const char *kv)
     if (st == LS_OK)
         st = ls_context_append(ctx, in->ids, prefix, NULL, &err);
     for (size_t r = 0; r < in->n_rows && st == LS_OK; r++) {
-        add_row(in, p, ctx, r, kept);
-        st = ls_context_append(ctx, in->ids + prefix + r, 1, NULL, &err);
+        struct reading x = { in, p, r };
+        add_kept(in, p, ctx);
+        st = ls_context_append_reads(ctx, in->ids[prefix + r], add_reads, &x, &err);
     }
     progress_end(&in->s.progress);
     if (st == LS_OK) {
@@ -206,7 +218,6 @@ static int run_policy(struct inspect *in, struct policy *p, const char *kv)
         p->cache_bytes = ls_context_cache_bytes(ctx);
     }
     ls_context_free(ctx);
-    free(kept);
     return status_of(st, &err);
 }
 
@@ -281,11 +292,11 @@ static void print_policies(const struct policy *p, size_t n)
 {
     if (n == 0)
         return;
-    puts("\nattention that goes to tokens which a policy keeps\n"
-         "     kept     mass   oracle  of oracle  policy");
+    puts("\nattention that goes to tokens which a step with a policy reads\n"
+         "     kept     read     mass   oracle  of oracle  policy");
     for (size_t i = 0; i < n; i++)
-        printf("  %7.1f  %6.2f%%  %6.2f%%  %8.2f%%  %s\n", p[i].kept, 100 * p[i].mass, 100 * p[i].oracle,
-               100 * p[i].mass / p[i].oracle, p[i].kv);
+        printf("  %7.1f  %7.1f  %6.2f%%  %6.2f%%  %8.2f%%  %s\n", p[i].kept, p[i].read, 100 * p[i].mass,
+               100 * p[i].oracle, 100 * p[i].mass / p[i].oracle, p[i].kv);
 }
 
 static void json_hitters(struct json_out *j, const struct inspect *in)
@@ -338,6 +349,7 @@ static void json_policies(struct json_out *j, const struct inspect *in, const st
         json_open(j, NULL, '{');
         json_str(j, "kv", p[i].kv);
         json_real(j, "kept", p[i].kept);
+        json_real(j, "read", p[i].read);
         json_real(j, "mass", p[i].mass);
         json_real(j, "oracle", p[i].oracle);
         json_uint(j, "cache_bytes", p[i].cache_bytes);

@@ -43,7 +43,8 @@ static bool continues_policy(const char *item)
     static const char *const precisions[] = { "bf16", "q8", "fp32" };
 
     for (size_t i = 0; i < CLI_LEN(precisions); i++)
-        if (strcmp(item, precisions[i]) == 0)
+        if (strcspn(item, "+") == strlen(precisions[i]) &&
+            strncmp(item, precisions[i], strlen(precisions[i])) == 0)
             return true;
     return item[strcspn(item, ":=")] == '=';
 }
@@ -91,7 +92,7 @@ static const struct budget_row {
 
 static const struct budget_row *find_budget_row(const char *policy)
 {
-    const size_t n = strcspn(policy, ":");
+    const size_t n = strcspn(policy, ":+");
 
     for (size_t i = 0; i < CLI_LEN(budget_rows); i++)
         if (strlen(budget_rows[i].policy) == n && memcmp(budget_rows[i].policy, policy, n) == 0)
@@ -133,7 +134,7 @@ int policy_with_budget(struct text *out, const char *policy, const char *budget,
                        bool *applied)
 {
     const struct budget_row *r = find_budget_row(policy);
-    const char *rest = policy + strcspn(policy, ":");
+    const char *rest = policy + strcspn(policy, ":+"), *storage = policy + strcspn(policy, "+");
     size_t tokens = 0;
     const int status = budget_tokens(budget, n_tokens, &tokens);
 
@@ -150,8 +151,9 @@ int policy_with_budget(struct text *out, const char *policy, const char *budget,
     if (r->first)
         text_printf(out, "%s=%zu,", r->first, first);
     text_printf(out, "%s=%zu", r->other, tokens - first);
-    if (*rest)
-        text_printf(out, ",%s", rest + 1);
+    if (rest < storage)
+        text_printf(out, ",%.*s", (int)(storage - rest - 1), rest + 1);
+    text_puts(out, storage);
     return EXIT_OK;
 }
 

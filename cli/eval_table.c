@@ -24,16 +24,6 @@ static const char *accuracy_text(char out[32], const ls_eval_row *r)
     return out;
 }
 
-/*
- * The policy's name where a budget was applied to it, else what --kv said: the keys that are spelt out in
- * full stand below the table.
- */
-static const char *policy_text(char out[96], const ls_eval_row *r)
-{
-    snprintf(out, 96, "%.*s", *r->budget ? (int)strcspn(r->kv, ":") : 95, r->kv);
-    return out;
-}
-
 static double perplexity_of(const ls_eval_row *r)
 {
     return r->perplexity[LS_EVAL_BINS - 1];
@@ -50,11 +40,10 @@ static void header(struct text *out, int kv, int task)
 
 static int widest(const ls_eval_row *rows, size_t n, bool task)
 {
-    char name[96];
     size_t most = 4;
 
     for (size_t i = 0; i < n; i++) {
-        const size_t len = strlen(task ? rows[i].task : policy_text(name, &rows[i]));
+        const size_t len = strlen(task ? rows[i].task : rows[i].label);
         most = len > most ? len : most;
     }
     return (int)most;
@@ -84,7 +73,7 @@ static void budgets(struct text *out, const ls_eval_row *rows, size_t n, const c
 static void positions(struct text *out, const ls_eval_row *rows, size_t n, int kv)
 {
     bool titled = false;
-    char number[32], name[96];
+    char number[32];
 
     for (size_t i = 0; i < n; i++) {
         const ls_eval_row *r = &rows[i];
@@ -94,8 +83,8 @@ static void positions(struct text *out, const ls_eval_row *rows, size_t n, int k
             text_printf(out, "\nperplexity by position, eighths of the text\n%-*s  %-6s  %7s  %-8s\n", kv,
                         "kv", "budget", "length", "question");
         titled = true;
-        text_printf(out, "%-*s  %-6s  %7zu  %-8s", kv, policy_text(name, r), *r->budget ? r->budget : "-",
-                    r->n_tokens, ls_eval_protocol_name(r->protocol));
+        text_printf(out, "%-*s  %-6s  %7zu  %-8s", kv, r->label, *r->budget ? r->budget : "-", r->n_tokens,
+                    ls_eval_protocol_name(r->protocol));
         for (size_t k = 0; k < LS_EVAL_BINS; k++)
             text_printf(out, "  %8s", real_text(number, r->perplexity[k], "%.3f"));
         text_puts(out, "\n");
@@ -105,7 +94,7 @@ static void positions(struct text *out, const ls_eval_row *rows, size_t n, int k
 void table_text(struct text *out, const ls_eval_row *rows, size_t n)
 {
     const int kv = widest(rows, n, false), task = widest(rows, n, true);
-    char accuracy[32], ppl[32], prompt[32], decode[32], cache[32], name[96];
+    char accuracy[32], ppl[32], prompt[32], decode[32], cache[32];
 
     header(out, kv, task);
     for (size_t i = 0; i < n; i++) {
@@ -113,8 +102,8 @@ void table_text(struct text *out, const ls_eval_row *rows, size_t n)
         accuracy_text(accuracy, r);
         const char *shown = isfinite(r->accuracy) ? accuracy : "-";
         const int wide = strstr(shown, "±") ? 14 : 13; /* the sign has two bytes */
-        text_printf(out, "%-*s  %-6s  %-*s  %7zu  %-8s  %5zu  %*s  %10s  %10s  %10s  %9s\n", kv,
-                    policy_text(name, r), *r->budget ? r->budget : "-", task, r->task, r->n_tokens,
+        text_printf(out, "%-*s  %-6s  %-*s  %7zu  %-8s  %5zu  %*s  %10s  %10s  %10s  %9s\n", kv, r->label,
+                    *r->budget ? r->budget : "-", task, r->task, r->n_tokens,
                     ls_eval_protocol_name(r->protocol), r->n, wide, shown,
                     real_text(ppl, perplexity_of(r), "%.3f"), real_text(prompt, r->prompt_rate, "%.0f"),
                     real_text(decode, r->decode_rate, "%.1f"), format_bytes(cache, r->cache_bytes));
@@ -243,9 +232,9 @@ static void page_line(struct text *out, const ls_eval_row *rows, size_t n, size_
 {
     double sum = 0, decode = 0, bytes = 0;
     size_t n_accuracy = 0, n_decode = 0, n_rows = 0;
-    char number[32], name[96];
+    char number[32];
 
-    text_printf(out, "| `%s` | %s |", policy_text(name, &rows[i]), rows[i].budget);
+    text_printf(out, "| `%s` | %s |", rows[i].label, rows[i].budget);
     for (size_t k = first; k < n; k++) {
         if (!same_page(&rows[first], &rows[k]) || !first_of(rows, k, true))
             continue;

@@ -40,6 +40,25 @@ static void print_policy(size_t i, const ls_kv_policy_info *p)
         printf("    e.g. --kv %s\n", p->example);
 }
 
+/* Which policies store packed what they keep. */
+static void print_packing(void)
+{
+    struct text names = { 0 };
+    ls_kv_policy_info p = { .struct_size = sizeof p };
+
+    for (size_t i = 0; ls_kv_policy_at(i, &p); i++)
+        if (p.packs)
+            text_printf(&names, "%s%s", names.len ? ", " : "", p.name);
+    text_puts(
+        &names,
+        " compose with kivi: the policy says which tokens are kept or read, and +kivi behind it, with the "
+        "keys of kivi, stores them in 2, 4 or 8 bits, but for the last ones.");
+    putchar('\n');
+    help_wrapped(names.data, 0, 0);
+    puts("    e.g. --kv quest:budget=10%+kivi:bits=4");
+    text_free(&names);
+}
+
 void help_kv(void)
 {
     ls_kv_policy_info p = { .struct_size = sizeof p };
@@ -47,7 +66,8 @@ void help_kv(void)
     puts("longspan help kv: how keys and values of past tokens are kept\n\n"
          "Usage:\n"
          "  --kv NAME\n"
-         "  --kv NAME:item,item...     items: key=value, or a precision\n\n"
+         "  --kv NAME:item,item...     items: key=value, or a precision\n"
+         "  --kv NAME:item,item...+kivi:item,item...\n\n"
          "Precisions of keys and values: bf16 (default), q8 (8 bits, and a scale for 32 of them), fp32.\n");
     help_wrapped(
         "A number of tokens that may be a share is written 10% then: 10 % of the tokens of the first prompt, "
@@ -55,4 +75,5 @@ void help_kv(void)
         0, 0);
     for (size_t i = 0; ls_kv_policy_at(i, &p); i++)
         print_policy(i, &p);
+    print_packing();
 }

@@ -4,11 +4,13 @@
 
 #include "cli.h"
 
-/** A map of queries (down) and keys (across), both in bins of equal numbers of tokens. */
+/** A map of queries (down) and keys (across), both in bins of equal numbers of tokens; the last may have
+ * less. */
 struct attention_map {
     size_t n_tokens, n_bins;
-    double *mass; /* [n_bins][n_bins] probability, of all rows and heads added */
-    double *rows; /* [n_bins] how many rows and heads were added */
+    size_t per_bin; /* tokens */
+    double *mass;   /* [n_bins][n_bins] probability, of all rows and heads added */
+    double *rows;   /* [n_bins] how many rows and heads were added */
 };
 
 void map_init(struct attention_map *m, size_t n_tokens);

@@ -24,7 +24,8 @@ static const double faintest = 1e-4; /* share of a row in one bin that gets the 
 void map_init(struct attention_map *m, size_t n_tokens)
 {
     m->n_tokens = n_tokens;
-    m->n_bins = n_tokens < MOST_BINS ? n_tokens : MOST_BINS;
+    m->per_bin = (n_tokens + MOST_BINS - 1) / MOST_BINS;
+    m->n_bins = (n_tokens + m->per_bin - 1) / m->per_bin;
     const size_t n = m->n_bins * m->n_bins;
     m->mass = memset(cli_realloc(NULL, n, sizeof *m->mass), 0, n * sizeof *m->mass);
     m->rows = memset(cli_realloc(NULL, m->n_bins, sizeof *m->rows), 0, m->n_bins * sizeof *m->rows);
@@ -39,7 +40,15 @@ void map_free(struct attention_map *m)
 
 static size_t bin_of(const struct attention_map *m, size_t token)
 {
-    return token * m->n_bins / m->n_tokens;
+    return token / m->per_bin;
+}
+
+/* Where bin i begins on an axis, from its origin. */
+static double edge(const struct attention_map *m, size_t i)
+{
+    const size_t token = i * m->per_bin < m->n_tokens ? i * m->per_bin : m->n_tokens;
+
+    return SIDE * (double)token / (double)m->n_tokens;
 }
 
 void map_add(struct attention_map *m, size_t row, const float *p)
@@ -78,8 +87,10 @@ static void add_text(struct text *t, double x, double y, const char *anchor, int
 }
 
 /* Squares of one shade that stand side by side are one rectangle. */
-static void add_row(struct text *t, const struct attention_map *m, size_t y, double side)
+static void add_row(struct text *t, const struct attention_map *m, size_t y)
 {
+    const double top = edge(m, y), height = edge(m, y + 1) - top;
+
     for (size_t x = 0, n; x < m->n_bins; x += n) {
         const int s = shade(m, y, x);
         char fill[8];
@@ -89,7 +100,7 @@ static void add_row(struct text *t, const struct attention_map *m, size_t y, dou
             continue;
         color(fill, s);
         text_printf(t, "<rect x=\"%.2f\" y=\"%.2f\" width=\"%.2f\" height=\"%.2f\" fill=\"%s\"/>\n",
-                    LEFT + (double)x * side, TOP + (double)y * side, (double)n * side, side, fill);
+                    LEFT + edge(m, x), TOP + top, edge(m, x + n) - edge(m, x), height, fill);
     }
 }
 
@@ -110,13 +121,17 @@ static void add_ticks(struct text *t, const struct attention_map *m)
                 TOP + SIDE / 2);
 }
 
-static void add_legend(struct text *t)
+static void add_legend(struct text *t, const struct attention_map *m)
 {
     const double x = LEFT + SIDE + 24;
+    char cell[48] = "in a token";
 
+    if (m->per_bin > 1)
+        snprintf(cell, sizeof cell, "in %zu tokens", m->per_bin);
     add_text(t, x, TOP + 10, "start", 12, "share of a row");
+    add_text(t, x, TOP + 26, "start", 12, cell);
     for (int s = N_SHADES; s >= 1; s--) {
-        const double y = TOP + 20 + (N_SHADES - s) * 20;
+        const double y = TOP + 36 + (N_SHADES - s) * 20;
         char fill[8], label[32];
         color(fill, s);
         text_printf(t, "<rect x=\"%.0f\" y=\"%.0f\" width=\"20\" height=\"20\" fill=\"%s\"/>\n", x, y, fill);
@@ -136,12 +151,14 @@ int map_write(const struct attention_map *m, const char *path, const char *title
                 "<rect width=\"100%%\" height=\"100%%\" fill=\"#ffffff\"/>\n",
                 WIDTH, HEIGHT, WIDTH, HEIGHT);
     add_text(&t, LEFT, 24, "start", 15, title);
+    text_puts(&t, "<g shape-rendering=\"crispEdges\">\n"); /* no light seams between squares */
     for (size_t y = 0; y < m->n_bins; y++)
-        add_row(&t, m, y, (double)SIDE / (double)m->n_bins);
+        add_row(&t, m, y);
+    text_puts(&t, "</g>\n");
     text_printf(&t, "<rect x=\"%d\" y=\"%d\" width=\"%d\" height=\"%d\" fill=\"none\" stroke=\"#6b7785\"/>\n",
                 LEFT, TOP, SIDE, SIDE);
     add_ticks(&t, m);
-    add_legend(&t);
+    add_legend(&t, m);
     text_puts(&t, "</svg>\n");
 
     FILE *f = fopen(path, "w");

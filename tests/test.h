@@ -84,6 +84,16 @@ static inline void test_fail_(const char *file, int line)
         }                                                                                     \
     } while (0)
 
+/* A text with a part in it. */
+#define CHECK_HAS(text, part)                                                                     \
+    do {                                                                                          \
+        const char *g_ = (text), *w_ = (part);                                                    \
+        if (!g_ || !strstr(g_, w_)) {                                                             \
+            test_fail_(__FILE__, __LINE__);                                                       \
+            fprintf(stderr, "%s is \"%s\", which lacks \"%s\"\n", #text, g_ ? g_ : "(null)", w_); \
+        }                                                                                         \
+    } while (0)
+
 #define CHECK_MEM(got, got_len, want, want_len)                                                     \
     do {                                                                                            \
         const size_t gl_ = (got_len), wl_ = (want_len);                                             \

@@ -54,6 +54,7 @@ typedef struct ls_kv_policy_info {
     const char *example; /* a kv text, two spaces, what it does; or NULL */
     size_t n_keys;
     bool endless; /* sequences may be longer than n_ctx */
+    bool packs;   /* "NAME+kivi" stores what it keeps as kivi does, with the keys of kivi behind it */
 } ls_kv_policy_info;
 
 /* A key of a policy: "name=value". */
@@ -175,6 +176,18 @@ LS_API ls_status ls_context_append_attention(ls_context *ctx, const int32_t *tok
  * sequence unless positions is NULL.
  */
 LS_API size_t ls_context_kept(const ls_context *ctx, size_t layer, size_t kv_head, int64_t *positions);
+
+/** Tokens that a query head of a layer reads, ascending, the newest included; valid during the call. */
+typedef void ls_read_fn(void *user, size_t layer, size_t head, const int64_t *positions, size_t n);
+
+/**
+ * Append one token, and tell fn what each head of each layer reads for it: of policies that keep everything
+ * and choose for every step, what they choose; of others, what they keep.
+ *
+ * @return as ls_context_append
+ */
+LS_API ls_status ls_context_append_reads(ls_context *ctx, int32_t token, ls_read_fn *fn, void *user,
+                                         ls_error *err);
 
 /**
  * Another context with the same model, options and tokens. Memory of keys and values is shared until one of

@@ -68,11 +68,10 @@ typedef enum ls_eval_metric {
     LS_EVAL_CONTAINS,   /* share of the expected texts that the answer contains, in any case of letters */
     LS_EVAL_CONTAINS_1, /* 1 when it contains one of them */
     LS_EVAL_F1,         /* of words, the best of the expected ones; articles and punctuation do not count */
-    LS_EVAL_CLASS,      /* class named in the answer, divided by how many classes it names */
+    LS_EVAL_CLASS,      /* 1 / classes that the answer names, when the expected one is among them */
     LS_EVAL_NUMBER,     /* share of the answer's numbers that are the expected one */
-    LS_EVAL_ROUGE_L,    /* F of the longest common subsequence of words, the best of the expected ones */
-    LS_EVAL_SIMILARITY, /* 2 * longest common subsequence of bytes / both lengths, of the first line of code
-                         */
+    LS_EVAL_ROUGE_L,    /* of summaries: common subsequences of words, the best of the expected ones */
+    LS_EVAL_SIMILARITY, /* edit similarity of the first line of code, in whole per cent */
     LS_EVAL_NLL,        /* no answer: how well the text is predicted */
 } ls_eval_metric;
 
@@ -99,6 +98,16 @@ typedef struct ls_eval_case {
 LS_API ls_status ls_eval_case_create(const ls_eval_source *source, const char *task, size_t n_tokens,
                                      uint64_t seed, uint64_t index, ls_eval_case **c, ls_error *err);
 LS_API void ls_eval_case_free(ls_eval_case *c);
+
+/**
+ * The prompt of a turn as a model reads it, in the source's chat template where it has one. In a stream the
+ * answer to the turn before stands before it.
+ *
+ * @param n_document  Of the n ids those of the turn's text; the rest is the question. NULL: not asked.
+ * Release ids with ls_tokenizer_ids_free.
+ */
+LS_API ls_status ls_eval_prompt_ids(const ls_eval_source *source, const ls_eval_case *c, size_t turn,
+                                    int32_t **ids, size_t *n, size_t *n_document, ls_error *err);
 
 /** Score of an answer, 0 .. 1. */
 LS_API double ls_eval_score(const ls_eval_case *c, size_t turn, const char *answer);
@@ -190,6 +199,9 @@ typedef struct ls_eval_row {
     double perplexity[LS_EVAL_BINS];  /* NAN where there is none; the last is what decoding came to */
     double prompt_rate, decode_rate;  /* tokens/s, NAN where there were none */
     double cache_bytes;               /* mean */
+    /* The policy for readers: its name, and the keys that are not the default. A budget that was asked for
+     * beside the policy is not among them. */
+    char label[96];
 } ls_eval_row;
 
 typedef struct ls_eval_log ls_eval_log;

@@ -54,6 +54,8 @@ struct lsi_backend {
     size_t (*bounds_scores_scratch)(const struct lsi_exec *, size_t, size_t, size_t);
     void (*kv_pack)(struct lsi_exec *, const struct lsi_kv_pack *);
     size_t (*kv_pack_scratch)(const struct lsi_exec *, size_t);
+    void (*kv_regroup)(struct lsi_exec *, const struct lsi_kv_view *, size_t, size_t, const uint32_t *,
+                       size_t);
     void (*rope_at)(struct lsi_exec *, float *, size_t, size_t, size_t, size_t, const struct lsi_rope *,
                     const int64_t *);
 

@@ -72,6 +72,7 @@ static const struct lsi_backend cpu_backend = {
     .bounds_scores_scratch = lsi_cpu_bounds_scores_scratch,
     .kv_pack = lsi_cpu_kv_pack,
     .kv_pack_scratch = lsi_cpu_kv_pack_scratch,
+    .kv_regroup = lsi_cpu_kv_regroup,
     .rope_at = lsi_cpu_rope_at,
     .rmsnorm_backward = lsi_cpu_rmsnorm_backward,
     .rmsnorm_backward_scratch = lsi_cpu_rmsnorm_backward_scratch,

@@ -141,6 +141,8 @@ void lsi_cpu_kv_load(struct lsi_exec *ex, const struct lsi_kv_view *kv, size_t s
 /* cpu_kv_pack.c */
 void lsi_cpu_kv_pack(struct lsi_exec *ex, const struct lsi_kv_pack *p);
 size_t lsi_cpu_kv_pack_scratch(const struct lsi_exec *ex, size_t D);
+void lsi_cpu_kv_regroup(struct lsi_exec *ex, const struct lsi_kv_view *kv, size_t g, size_t to,
+                        const uint32_t *from, size_t n);
 
 /* cpu_attention_backward.c */
 void lsi_cpu_attention_backward(struct lsi_exec *ex, const struct lsi_attention_backward *a);

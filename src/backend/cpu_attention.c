@@ -173,6 +173,7 @@ static void see_slots(const struct call *c, const struct tile *tile, size_t g, s
             set_limits(c, tile, t0, n_tokens, slot, end);
         all_before = all;
         k.head = (const unsigned char *)a->kv.pages[page] + g * c->head_bytes;
+        k.seen = a->seen ? a->seen + g * a->ld_seen + page * LSK_ATTN_TILES : NULL;
         k.next = more ? (const unsigned char *)a->kv.pages[page + 1] + g * c->head_bytes : after;
         if (c->convert)
             c->convert(tile->page, k.head, a->kv.D);
@@ -386,7 +387,7 @@ static void choose_kernel(const struct lsi_exec *ex, struct call *c)
     case LSI_KV_KIVI:
         c->kivi = lsi_cpu_kivi(c->a->kv.format);
         c->attn = round ? kernels->attn_kivi_round : kernels->attn_kivi;
-        if (round && many && c->a->kv.D % LSK_TILE == 0) {
+        if (round && many && c->a->kv.D % LSK_TILE == 0 && !c->a->seen) {
             c->unpack = kernels->kivi_to_bf16;
             c->attn = kernels->attn_bf16_round;
         }
@@ -399,6 +400,7 @@ void lsi_cpu_attention(struct lsi_exec *ex, const struct lsi_attention *a)
     struct call c = { .a = a };
 
     LSI_ASSERT(a->kv.G > 0 && a->H % a->kv.G == 0 && a->kv.D % 2 == 0);
+    LSI_ASSERT(!a->seen || lsi_kv_kind(a->kv.format) == LSI_KV_KIVI);
     if (a->T == 0)
         return;
     ex->scratch.used = 0;

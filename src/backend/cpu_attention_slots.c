@@ -8,13 +8,15 @@
  *
  * whose states are merged in ascending order: pieces are a function of the lists alone, so that results are
  * equal for every number of threads. Kernels see slots by tiles (kernels/attention.h), each with a mask of
- * those that are meant.
+ * those that are meant. Packed slots (kernels/kivi.h) are seen by pages, a page with a mask as often as there
+ * are gaps between the blocks that are wanted of it.
  */
 #include "backend/cpu_attention.h"
 
 #define PIECE_SLOTS    256   /* at least */
 #define MAX_PIECES     64    /* of a list */
 #define ALONE_ELEMENTS 65536 /* key elements that one thread goes through faster than two wake up */
+#define BLOCK_TILES    2     /* of packed slots that are unpacked together */
 
 struct piece {
     size_t list;
@@ -26,6 +28,9 @@ struct piece {
 struct call {
     const struct lsi_attention_slots *a;
     lsk_attn_tiles_fn *attn;
+    lsk_attn_fn *attn_packed; /* NULL: slots are not packed */
+    struct lsk_kivi kivi;
+    uint16_t *lo, *hi;    /* [n_threads][H] */
     size_t n_lists, rows; /* rows of a list */
     size_t head_bytes;
     float *q; /* [H][D] */
@@ -34,7 +39,7 @@ struct call {
     struct lsi_cpu_states states; /* row r of piece i: i rows + r */
 };
 
-static void layout(struct lsi_arena *s, struct call *c, size_t H, size_t D)
+static void layout(struct lsi_arena *s, struct call *c, int n_threads, size_t H, size_t D)
 {
     const size_t states = (size_t)MAX_PIECES * H;
 
@@ -44,6 +49,8 @@ static void layout(struct lsi_arena *s, struct call *c, size_t H, size_t D)
     c->states.m = lsi_arena_take(s, states, sizeof(float));
     c->states.l = lsi_arena_take(s, states, sizeof(float));
     c->states.acc = lsi_arena_take(s, states * D, sizeof(float));
+    c->lo = lsi_arena_take(s, (size_t)n_threads * H, sizeof *c->lo);
+    c->hi = lsi_arena_take(s, (size_t)n_threads * H, sizeof *c->hi);
 }
 
 size_t lsi_cpu_attention_slots_scratch(const struct lsi_exec *ex, size_t H, size_t G, size_t D)
@@ -51,9 +58,8 @@ size_t lsi_cpu_attention_slots_scratch(const struct lsi_exec *ex, size_t H, size
     struct lsi_arena count = { 0 };
     struct call c = { 0 };
 
-    (void)ex;
     (void)G;
-    layout(&count, &c, H, D);
+    layout(&count, &c, ex->n_threads, H, D);
     return count.used;
 }
 
@@ -132,6 +138,44 @@ static size_t next_tiles(struct walk *w, struct lsk_attn_tile *tiles, size_t mos
     return n;
 }
 
+/* Slots of a page that are packed next to each other, as many as follow. */
+static void see_packed(struct walk *w, struct lsk_attn_tile *next, struct lsk_attn *k, uint16_t *lo,
+                       uint16_t *hi)
+{
+    uint16_t seen[LSK_ATTN_TILES] = { 0 };
+    const size_t first = next->tile;
+    size_t last;
+
+    k->head = next->head;
+    k->seen = seen;
+    do {
+        last = next->tile;
+        seen[last] = next->seen;
+        *next = w->left > 0 ? next_tile(w) : (struct lsk_attn_tile){ 0 };
+    } while (next->head == k->head && next->tile / BLOCK_TILES <= last / BLOCK_TILES + 1);
+    for (size_t r = 0; r < k->n_rows; r++) {
+        lo[r] = (uint16_t)(first * LSK_TILE);
+        hi[r] = (uint16_t)((last + 1) * LSK_TILE);
+    }
+    w->c->attn_packed(k);
+}
+
+static void packed_piece(const struct call *c, const struct piece *p, const struct lsi_cpu_states *states,
+                         int thread)
+{
+    uint16_t *lo = c->lo + (size_t)thread * c->a->H, *hi = c->hi + (size_t)thread * c->a->H;
+    struct walk w = start_walk(c, p);
+    struct lsk_attn_tile next = next_tile(&w);
+    struct lsk_attn k = { .kivi = c->kivi, .D = c->a->kv.D, .n_rows = c->rows, .lo = lo, .hi = hi };
+
+    k.q = c->q + p->list * c->rows * k.D;
+    k.m = states->m;
+    k.l = states->l;
+    k.acc = states->acc;
+    while (next.head)
+        see_packed(&w, &next, &k, lo, hi);
+}
+
 /* While some tiles are attended the next are asked for: at the end those of the piece that follows. */
 static void piece_task(void *ctx, size_t task, int thread)
 {
@@ -144,8 +188,11 @@ static void piece_task(void *ctx, size_t task, int thread)
     struct lsk_attn_tiles k = { .D = D, .n_rows = c->rows, .q = c->q + h * D };
     struct walk w = start_walk(c, p);
 
-    (void)thread;
     lsi_cpu_states_reset(&states, c->rows, D);
+    if (c->attn_packed) {
+        packed_piece(c, p, &states, thread);
+        return;
+    }
     k.m = states.m;
     k.l = states.l;
     k.acc = states.acc;
@@ -197,10 +244,14 @@ void lsi_cpu_attention_slots(struct lsi_exec *ex, const struct lsi_attention_slo
     LSI_ASSERT(a->kv.G > 0 && a->H % a->kv.G == 0 && D % 2 == 0);
     c.rows = a->H / c.n_lists;
     c.head_bytes = lsi_cpu_head_bytes(a->kv.format, D);
+    if (lsi_kv_kind(a->kv.format) == LSI_KV_KIVI) {
+        c.kivi = lsi_cpu_kivi(a->kv.format);
+        c.attn_packed = ex->compute != LSI_COMPUTE_FP32 ? kernels->attn_kivi_round : kernels->attn_kivi;
+    }
     c.attn = a->kv.format == LSI_KV_F32    ? kernels->attn_tiles_f32
              : a->kv.format == LSI_KV_BF16 ? kernels->attn_tiles_bf16
                                            : kernels->attn_tiles_q8;
-    layout(&ex->scratch, &c, a->H, D);
+    layout(&ex->scratch, &c, ex->n_threads, a->H, D);
     LSI_ASSERT(!ex->scratch.failed);
     lsi_cpu_pack_queries(c.q, a->q, 0, 1, a->H * D, (double)a->scale * LSI_LOG2_E);
     for (size_t i = 0; i < c.n_lists; i++) {

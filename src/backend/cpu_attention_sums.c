@@ -29,6 +29,7 @@ struct call {
     const struct lsk_table *kernels;
     lsk_attn_scores_fn *scores;
     lsk_kv_q8_to_bf16_fn *convert; /* NULL: the kernel reads pages as they are stored */
+    struct lsk_kivi kivi;
     size_t group, head_bytes, tile_tokens, first_page;
     struct workspace *spaces; /* [n_threads] */
 };
@@ -97,7 +98,14 @@ static void compute_scores(const struct call *c, const struct tile *tile, const 
     const size_t n = c->group * a->kv.D, n_rows = tile->n_tokens * c->group;
     const size_t padded = lsi_round_up(n_rows, LSK_ATTN_ROW_PAD);
     const struct lsk_attn_scores k = {
-        .head = head, .D = a->kv.D, .n_rows = n_rows, .q = w->q, .from = tile->from, .to = tile->to, .z = w->z
+        .head = head,
+        .D = a->kv.D,
+        .n_rows = n_rows,
+        .q = w->q,
+        .from = tile->from,
+        .to = tile->to,
+        .z = w->z,
+        .kivi = c->kivi,
     };
 
     lsi_cpu_pack_queries(w->q, a->q + tile->t0 * a->ldq + tile->g * n, a->ldq, tile->n_tokens, n,
@@ -181,8 +189,7 @@ static void choose_kernel(const struct lsi_exec *ex, struct call *c)
 {
     const bool round = c->sum && ex->compute != LSI_COMPUTE_FP32 && c->a->T >= MANY_TOKENS;
 
-    LSI_ASSERT(lsi_kv_kind(c->a->kv.format) != LSI_KV_KIVI);
-    switch (c->a->kv.format) {
+    switch (lsi_kv_kind(c->a->kv.format)) {
     case LSI_KV_F32:
         c->scores = c->kernels->attn_scores_f32;
         break;
@@ -197,6 +204,8 @@ static void choose_kernel(const struct lsi_exec *ex, struct call *c)
         }
         break;
     case LSI_KV_KIVI:
+        c->kivi = lsi_cpu_kivi(c->a->kv.format);
+        c->scores = c->kernels->attn_scores_kivi;
         break;
     }
 }
@@ -204,7 +213,7 @@ static void choose_kernel(const struct lsi_exec *ex, struct call *c)
 static void run(struct lsi_exec *ex, struct call *c)
 {
     const struct lsi_attention *a = c->a;
-    const size_t begin = lsi_cpu_seen_from(a, 0), end = a->slot0 + a->T;
+    const size_t begin = lsi_cpu_seen_from(a, 0), end = lsi_cpu_seen_to(a, a->T - 1);
 
     LSI_ASSERT(a->kv.G > 0 && a->H % a->kv.G == 0 && a->kv.D % 2 == 0);
     c->kernels = lsi_cpu_kernels(ex);

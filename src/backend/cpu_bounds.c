@@ -1,5 +1,6 @@
 /*
- * Bounds of keys on the CPU. The bounds of a run lie in memory like a key of 2 D dimensions,
+ * Bounds of keys on the CPU. Those of fp32 keys are exact: the bounds of a run lie in memory like a key of
+ * 2 D dimensions,
  *
  *     lo[0] hi[0] lo[1] hi[1] ...
  *
@@ -8,7 +9,8 @@
  *
  *     min(q[0], 0) max(q[0], 0) min(q[1], 0) max(q[1], 0) ...
  *
- * so that scores of runs are scores of keys, and the same kernels serve.
+ * so that scores of runs are scores of keys, and the same kernels serve. Those of other keys are bytes,
+ * rounded outwards (lsk_bounds_most): a step of decoding reads them all.
  */
 #include "backend/cpu_attention.h"
 
@@ -23,7 +25,7 @@ static bool is_f32(const struct lsi_bounds *b)
 
 static size_t head_bytes(enum lsi_kv_format format, size_t D)
 {
-    return LSI_KV_PAGE * 2 * D * (format == LSI_KV_F32 ? sizeof(float) : sizeof(lsi_bf16));
+    return format == LSI_KV_F32 ? LSI_KV_PAGE * 2 * D * sizeof(float) : lsk_bounds_head_bytes(D);
 }
 
 size_t lsi_bounds_page_bytes(enum lsi_kv_format format, size_t G, size_t D)
@@ -37,47 +39,64 @@ struct store {
     const struct lsi_bounds *b;
     const struct lsi_kv_view *kv;
     lsk_kv_load_fn *load;
+    lsk_kivi_load_fn *unpack; /* NULL: load does it */
     size_t first, n_runs;
 };
 
-/* The next bf16 number that is not above x, or not below. */
-static lsi_bf16 round_outwards(float x, bool up)
+/* The least whole number n with n scale >= x, |x| <= 127 scale. What is no number has the largest. */
+static int8_t steps_up(float x, float scale)
 {
-    uint32_t bits;
-    memcpy(&bits, &x, sizeof bits);
-    const bool negative = bits >> 31, exact = (bits & 0xffff) == 0;
-    return (lsi_bf16)((bits >> 16) + (!exact && negative != up ? 1 : 0));
+    const float n = ceilf(x / scale), up = n * scale < x ? n + 1.0f : n;
+    return !(up < 127.0f) ? 127 : up > -127.0f ? (int8_t)up : -127;
 }
 
-static void put(const struct store *s, size_t g, size_t run, size_t d, float lo, float hi)
+static void put_bytes(unsigned char *head, size_t D, size_t run, const float *lo, const float *hi)
 {
-    const size_t D = s->b->D, at = run % LSI_KV_PAGE;
-    unsigned char *head = (unsigned char *)s->b->pages[run / LSI_KV_PAGE] + g * head_bytes(s->b->format, D);
-    if (is_f32(s->b)) {
-        ((float *)(void *)head)[lsk_kv_f32_k(2 * D, at, 2 * d)] = lo;
-        ((float *)(void *)head)[lsk_kv_f32_k(2 * D, at, 2 * d + 1)] = hi;
-    } else {
-        ((lsi_bf16 *)(void *)head)[lsk_kv_bf16_k(2 * D, at, 2 * d)] = round_outwards(lo, false);
-        ((lsi_bf16 *)(void *)head)[lsk_kv_bf16_k(2 * D, at, 2 * d + 1)] = round_outwards(hi, true);
+    unsigned char *most = head + lsk_bounds_most(D, run, 0);
+    float greatest = 0.0f;
+
+    for (size_t d = 0; d < D; d++)
+        greatest = fmaxf(greatest, fmaxf(-lo[d], hi[d]));
+    /* The number after the quotient: 127 of it are not below the greatest. Of zeros a scale is not 0. */
+    const float scale = nextafterf(fmaxf(greatest / 127.0f, 0x1p-120f), INFINITY);
+    memcpy(head + lsk_bounds_scale(D, run), &scale, sizeof scale);
+    for (size_t d = 0; d < D; d++) {
+        unsigned char *at = most + lsk_bounds_most(D, 0, d);
+        at[0] = (unsigned char)steps_up(hi[d], scale);
+        at[4 * LSK_TILE] = (unsigned char)steps_up(-lo[d], scale);
+    }
+}
+
+static void put_f32(float *head, size_t D, size_t run, const float *lo, const float *hi)
+{
+    for (size_t d = 0; d < D; d++) {
+        head[lsk_kv_f32_k(2 * D, run, 2 * d)] = lo[d];
+        head[lsk_kv_f32_k(2 * D, run, 2 * d + 1)] = hi[d];
     }
 }
 
 static void store_run(const struct store *s, size_t g, size_t run)
 {
     const size_t D = s->kv->D, begin = run * s->b->run, end = begin + s->b->run;
+    unsigned char *bounds = (unsigned char *)s->b->pages[run / LSI_KV_PAGE] + g * head_bytes(s->b->format, D);
     float key[LSK_ROPE_MAX * 2], lo[LSK_ROPE_MAX * 2], hi[LSK_ROPE_MAX * 2];
 
     for (size_t slot = begin; slot < end; slot++) {
         const unsigned char *head = (const unsigned char *)s->kv->pages[slot / LSI_KV_PAGE] +
                                     g * lsi_cpu_head_bytes(s->kv->format, D);
-        s->load(head, D, slot % LSI_KV_PAGE, key, NULL);
+        if (s->unpack)
+            s->unpack(head, lsi_cpu_kivi(s->kv->format), D, slot % LSI_KV_PAGE, key, NULL);
+        else
+            s->load(head, D, slot % LSI_KV_PAGE, key, NULL);
         for (size_t d = 0; d < D; d++) {
             lo[d] = slot == begin || key[d] < lo[d] ? key[d] : lo[d];
             hi[d] = slot == begin || key[d] > hi[d] ? key[d] : hi[d];
         }
     }
-    for (size_t d = 0; d < D; d++)
-        put(s, g, run, d, lo[d], hi[d]);
+    if (is_f32(s->b))
+        put_f32((float *)(void *)bounds, D, run % LSI_KV_PAGE, lo, hi);
+    else
+        put_bytes(bounds, D, run % LSI_KV_PAGE, lo, hi);
 }
 
 /* The runs of one tile, which share cache lines. */
@@ -100,10 +119,12 @@ void lsi_cpu_bounds_store(struct lsi_exec *ex, const struct lsi_bounds *b, const
     struct store s = { .b = b, .kv = kv, .first = first, .n_runs = n_runs };
     const bool alone = n_runs * b->run * b->G * b->D <= ALONE_ELEMENTS;
 
-    LSI_ASSERT(b->format == kv->format && b->D <= 2 * LSK_ROPE_MAX);
+    const bool packed = lsi_kv_kind(kv->format) == LSI_KV_KIVI;
+    LSI_ASSERT((packed || b->format == kv->format) && b->D <= 2 * LSK_ROPE_MAX);
     if (n_runs == 0)
         return;
     s.load = lsi_cpu_kv_load_kernel(lsi_cpu_kernels(ex), kv->format);
+    s.unpack = packed ? lsi_cpu_kernels(ex)->kivi_load : NULL;
     lsi_parallel(alone ? NULL : ex->pool, (first + n_runs - 1) / LSK_TILE - first / LSK_TILE + 1, store_task,
                  &s);
 }
@@ -112,17 +133,23 @@ void lsi_cpu_bounds_store(struct lsi_exec *ex, const struct lsi_bounds *b, const
 
 struct scores {
     const struct lsi_bounds *b;
-    lsk_attn_scores_fn *kernel;
+    lsk_attn_scores_fn *kernel; /* lsk_attn_bounds_fn is the same */
+    lsk_exp2_columns_fn *exp2_columns;
     size_t H, group, n_runs;
-    float *q;     /* [H][2 D] */
+    size_t dims;  /* of a query: D, or 2 D for bounds in fp32 */
+    float *q;     /* [H][dims] */
     float *block; /* [pages][G][group][LSI_KV_PAGE] */
-    float *base;  /* [H]: the greatest score of a head */
+    float *most;  /* [pages][H]: the greatest score of a head in a page */
+    float *base;  /* [H]: and of all */
+    float *sums;  /* [G][ld]: where scores of heads together go */
+    size_t ld;
 };
 
 static void layout(struct lsi_arena *s, struct scores *c, size_t H, size_t D, size_t n_runs)
 {
     c->q = lsi_arena_take(s, H * 2 * D, sizeof(float));
     c->block = lsi_arena_take(s, lsi_div_up(n_runs, LSI_KV_PAGE) * H, LSI_KV_PAGE * sizeof(float));
+    c->most = lsi_arena_take(s, lsi_div_up(n_runs, LSI_KV_PAGE) * H, sizeof(float));
     c->base = lsi_arena_take(s, H, sizeof(float));
 }
 
@@ -148,31 +175,6 @@ static size_t runs_of(const struct scores *c, size_t page)
     return lsi_min_size(LSI_KV_PAGE, c->n_runs - page * LSI_KV_PAGE);
 }
 
-static void score_task(void *ctx, size_t task, int thread)
-{
-    const struct scores *c = ctx;
-    const struct lsi_bounds *b = c->b;
-    const size_t page = task / b->G, g = task % b->G;
-    const struct lsk_attn_scores k = {
-        .head = (const unsigned char *)b->pages[page] + g * head_bytes(b->format, b->D),
-        .D = 2 * b->D,
-        .n_rows = c->group,
-        .q = c->q + g * c->group * 2 * b->D,
-        .to = lsi_round_up(runs_of(c, page), LSK_SCORES_STEP),
-        .z = block_of(c, page, g),
-    };
-
-    (void)thread;
-    c->kernel(&k);
-}
-
-static void copy_row(const struct scores *c, float *to, size_t h)
-{
-    for (size_t page = 0; page * LSI_KV_PAGE < c->n_runs; page++)
-        memcpy(to + page * LSI_KV_PAGE, block_of(c, page, h / c->group) + h % c->group * LSI_KV_PAGE,
-               runs_of(c, page) * sizeof *to);
-}
-
 static float greatest(const float *x, size_t n)
 {
     float lane[16];
@@ -190,20 +192,62 @@ static float greatest(const float *x, size_t n)
     return lane[0];
 }
 
-/* sum over heads of 2^(u - max u). */
-static void add_pseudo(const struct lsk_table *kernels, const struct scores *c, float *to, size_t g)
+/* Tasks are heads in the order in which they lie in memory. */
+static const unsigned char *head_of(const struct scores *c, size_t task)
 {
-    float *base = c->base + g * c->group;
+    const struct lsi_bounds *b = c->b;
+    return (const unsigned char *)b->pages[task / b->G] + task % b->G * head_bytes(b->format, b->D);
+}
 
-    for (size_t j = 0; j < c->group; j++) {
-        base[j] = -INFINITY;
-        for (size_t page = 0; page * LSI_KV_PAGE < c->n_runs; page++)
-            base[j] = fmaxf(base[j], greatest(block_of(c, page, g) + j * LSI_KV_PAGE, runs_of(c, page)));
-    }
-    memset(to, 0, c->n_runs * sizeof *to);
+static void score_task(void *ctx, size_t task, int thread)
+{
+    const struct scores *c = ctx;
+    const size_t G = c->b->G, page = task / G, g = task % G;
+    const bool last = task + 1 == lsi_div_up(c->n_runs, LSI_KV_PAGE) * G;
+    const struct lsk_attn_scores k = {
+        .head = head_of(c, task),
+        .next = last ? NULL : head_of(c, task + 1),
+        .D = c->dims,
+        .n_rows = c->group,
+        .q = c->q + g * c->group * c->dims,
+        .to = lsi_round_up(runs_of(c, page), LSK_SCORES_STEP),
+        .z = block_of(c, page, g),
+    };
+
+    (void)thread;
+    c->kernel(&k);
+    for (size_t j = 0; j < c->group; j++)
+        c->most[page * c->H + g * c->group + j] = greatest(k.z + j * LSI_KV_PAGE, runs_of(c, page));
+}
+
+static void copy_row(const struct scores *c, float *to, size_t h)
+{
     for (size_t page = 0; page * LSI_KV_PAGE < c->n_runs; page++)
-        kernels->exp2_columns(to + page * LSI_KV_PAGE, block_of(c, page, g), LSI_KV_PAGE, base, c->group,
-                              runs_of(c, page));
+        memcpy(to + page * LSI_KV_PAGE, block_of(c, page, h / c->group) + h % c->group * LSI_KV_PAGE,
+               runs_of(c, page) * sizeof *to);
+}
+
+/* sum over heads of 2^(u - max u), of the runs of a page. */
+static void pseudo_task(void *ctx, size_t task, int thread)
+{
+    const struct scores *c = ctx;
+    const size_t page = task / c->b->G, g = task % c->b->G;
+    float *to = c->sums + g * c->ld + page * LSI_KV_PAGE;
+
+    (void)thread;
+    memset(to, 0, runs_of(c, page) * sizeof *to);
+    c->exp2_columns(to, block_of(c, page, g), LSI_KV_PAGE, c->base + g * c->group, c->group,
+                    runs_of(c, page));
+}
+
+/* The greatest score of each head. */
+static void set_base(const struct scores *c)
+{
+    for (size_t h = 0; h < c->H; h++) {
+        c->base[h] = c->most[h];
+        for (size_t page = 1; page * LSI_KV_PAGE < c->n_runs; page++)
+            c->base[h] = fmaxf(c->base[h], c->most[page * c->H + h]);
+    }
 }
 
 static void combine(const struct scores *c, float *to, size_t g, enum lsi_bounds_set set)
@@ -225,27 +269,40 @@ void lsi_cpu_bounds_scores(struct lsi_exec *ex, const struct lsi_bounds *b, cons
     const double unit = set == LSI_BOUNDS_PSEUDO ? LSI_LOG2_E : 1.0;
     struct scores c = { .b = b, .H = H, .group = H / b->G, .n_runs = n_runs };
 
+    c.dims = is_f32(b) ? 2 * b->D : b->D;
+    c.exp2_columns = kernels->exp2_columns;
+    c.sums = scores;
+    c.ld = ld;
+
     if (n_runs == 0)
         return;
     layout(&ex->scratch, &c, H, b->D, n_runs);
     LSI_ASSERT(!ex->scratch.failed);
-    c.kernel = is_f32(b) ? kernels->attn_scores_f32 : kernels->attn_scores_bf16;
+    c.kernel = is_f32(b) ? kernels->attn_scores_f32 : kernels->attn_bounds;
     for (size_t i = 0; i < H * b->D; i++) {
         const float x = (float)((double)scale * unit) * q[i];
-        c.q[2 * i] = x < 0.0f ? x : 0.0f;
-        c.q[2 * i + 1] = x > 0.0f ? x : 0.0f;
+        if (is_f32(b)) {
+            c.q[2 * i] = x < 0.0f ? x : 0.0f;
+            c.q[2 * i + 1] = x > 0.0f ? x : 0.0f;
+        } else {
+            c.q[i] = x;
+        }
     }
-    lsi_parallel(n_runs * 2 * b->D * b->G <= ALONE_ELEMENTS ? NULL : ex->pool,
-                 lsi_div_up(n_runs, LSI_KV_PAGE) * b->G, score_task, &c);
-    if (set == LSI_BOUNDS_EACH) {
+    struct lsi_pool *pool = n_runs * 2 * b->D * b->G <= ALONE_ELEMENTS ? NULL : ex->pool;
+    const size_t n_tasks = lsi_div_up(n_runs, LSI_KV_PAGE) * b->G;
+    lsi_parallel_split(pool, n_tasks, score_task, &c);
+    switch (set) {
+    case LSI_BOUNDS_EACH:
         for (size_t h = 0; h < H; h++)
             copy_row(&c, scores + h * ld, h);
-        return;
-    }
-    for (size_t g = 0; g < b->G; g++) {
-        if (set == LSI_BOUNDS_PSEUDO)
-            add_pseudo(kernels, &c, scores + g * ld, g);
-        else
+        break;
+    case LSI_BOUNDS_PSEUDO:
+        set_base(&c);
+        lsi_parallel_split(pool, n_tasks, pseudo_task, &c);
+        break;
+    default:
+        for (size_t g = 0; g < b->G; g++)
             combine(&c, scores + g * ld, g, set);
+        break;
     }
 }

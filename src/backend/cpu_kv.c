@@ -83,19 +83,31 @@ static void move_slot(enum lsi_kv_format format, size_t D, unsigned char *to, si
     }
 }
 
+/* The same for a group of packed slots, all of which lies in a block. */
+static void move_group(struct lsk_kivi f, size_t D, unsigned char *to, size_t to_slot,
+                       const unsigned char *from, size_t from_slot)
+{
+    const size_t bytes = lsk_kivi_block_bytes(f, D);
+    memcpy(to + to_slot / f.group * bytes, from + from_slot / f.group * bytes, bytes);
+}
+
 void lsi_cpu_kv_move(struct lsi_exec *ex, const struct lsi_kv_view *kv, size_t g, const uint32_t *to,
                      const uint32_t *from, size_t n)
 {
     const size_t offset = g * lsi_cpu_head_bytes(kv->format, kv->D);
 
     (void)ex;
-    LSI_ASSERT(lsi_kv_kind(kv->format) != LSI_KV_KIVI);
     for (size_t i = 0; i < n; i++) {
         LSI_ASSERT(to[i] <= from[i]);
-        if (to[i] != from[i])
-            move_slot(kv->format, kv->D, (unsigned char *)kv->pages[to[i] / LSI_KV_PAGE] + offset,
-                      to[i] % LSI_KV_PAGE, (const unsigned char *)kv->pages[from[i] / LSI_KV_PAGE] + offset,
-                      from[i] % LSI_KV_PAGE);
+        unsigned char *head = (unsigned char *)kv->pages[to[i] / LSI_KV_PAGE] + offset;
+        const unsigned char *old = (const unsigned char *)kv->pages[from[i] / LSI_KV_PAGE] + offset;
+        if (to[i] == from[i])
+            continue;
+        if (lsi_kv_kind(kv->format) == LSI_KV_KIVI)
+            move_group(lsi_cpu_kivi(kv->format), kv->D, head, to[i] % LSI_KV_PAGE, old,
+                       from[i] % LSI_KV_PAGE);
+        else
+            move_slot(kv->format, kv->D, head, to[i] % LSI_KV_PAGE, old, from[i] % LSI_KV_PAGE);
     }
 }
 

@@ -14,12 +14,12 @@ struct job {
     lsk_kv_store_fn *store;
     struct lsk_kivi kivi;
     size_t page0; /* first page of `to` */
-    float *rows;  /* [n_threads][MOST_GROUP][D] */
+    float *rows;  /* [n_threads][2 MOST_GROUP][D] */
 };
 
 static void layout(struct lsi_arena *s, struct job *j, int n_threads, size_t D)
 {
-    j->rows = lsi_arena_take(s, (size_t)n_threads * MOST_GROUP * D, sizeof(float));
+    j->rows = lsi_arena_take(s, (size_t)n_threads * 2 * MOST_GROUP * D, sizeof(float));
 }
 
 size_t lsi_cpu_kv_pack_scratch(const struct lsi_exec *ex, size_t D)
@@ -69,7 +69,7 @@ static void pack_task(void *ctx, size_t task, int thread)
     const size_t D = p->to.D, g = task % p->to.G, page = j->page0 + task / p->to.G;
     const size_t first = page * LSI_KV_PAGE, end = first + LSI_KV_PAGE;
     unsigned char *head = (unsigned char *)p->to.pages[page] + g * lsi_cpu_head_bytes(p->to.format, D);
-    float *rows = j->rows + (size_t)thread * MOST_GROUP * D;
+    float *rows = j->rows + (size_t)thread * 2 * MOST_GROUP * D;
 
     for (size_t s = lsi_max_size(first, p->k_begin); s < lsi_min_size(end, p->k_end); s += j->kivi.group)
         pack_keys(j, head, g, s, rows);
@@ -102,4 +102,26 @@ void lsi_cpu_kv_pack(struct lsi_exec *ex, const struct lsi_kv_pack *p)
     j.page0 = begin / LSI_KV_PAGE;
     lsi_parallel(n_keys + n_values <= ALONE ? NULL : ex->pool,
                  ((end - 1) / LSI_KV_PAGE - j.page0 + 1) * p->to.G, pack_task, &j);
+}
+
+void lsi_cpu_kv_regroup(struct lsi_exec *ex, const struct lsi_kv_view *kv, size_t g, size_t to,
+                        const uint32_t *from, size_t n)
+{
+    const struct lsk_table *kernels = lsi_cpu_kernels(ex);
+    const size_t D = kv->D, offset = g * lsi_cpu_head_bytes(kv->format, D);
+    struct job j = { .kernels = kernels, .kivi = lsi_cpu_kivi(kv->format) };
+
+    LSI_ASSERT(n > 0 && n <= j.kivi.group && to % j.kivi.group == 0);
+    layout(&ex->scratch, &j, 1, D);
+    LSI_ASSERT(!ex->scratch.failed);
+    float *k = j.rows, *v = j.rows + (size_t)MOST_GROUP * D;
+    for (size_t i = 0; i < j.kivi.group; i++) {
+        const size_t slot = from[lsi_min_size(i, n - 1)];
+        kernels->kivi_load((const unsigned char *)kv->pages[slot / LSI_KV_PAGE] + offset, j.kivi, D,
+                           slot % LSI_KV_PAGE, k + i * D, v + i * D);
+    }
+    unsigned char *head = (unsigned char *)kv->pages[to / LSI_KV_PAGE] + offset;
+    kernels->kivi_pack_keys(head, j.kivi, D, to % LSI_KV_PAGE, k, D);
+    for (size_t i = 0; i < j.kivi.group; i++)
+        kernels->kivi_pack_value(head, j.kivi, D, (to + i) % LSI_KV_PAGE, v + i * D);
 }

@@ -191,7 +191,8 @@ void lsi_map_close(struct lsi_map *m);
 /** Names in a directory are safe on disk once the directory is. */
 void lsi_sync_dir(const char *dir);
 
-/** A file that appears under its name only when it is complete: written beside it, synced, renamed. */
+/** A file that appears under its name only when it is complete: written beside it, synced, renamed. What
+ * killed writers of the same file left is removed by the next. */
 struct lsi_out {
     FILE *f;
     char path[4096];

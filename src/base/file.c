@@ -1,8 +1,10 @@
 #include "base/base.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -89,6 +91,74 @@ void lsi_map_close(struct lsi_map *m)
     *m = (struct lsi_map){ 0 };
 }
 
+/* The directory that a path names a file of, and the file's name in it. */
+static const char *parent_of(const char *path, char dir[4096])
+{
+    const char *slash = strrchr(path, '/');
+    snprintf(dir, 4096, "%.*s", slash ? (int)(slash - path) + (slash == path) : 1, slash ? path : ".");
+    return slash ? slash + 1 : path;
+}
+
+/*
+ * An unfinished file is locked for as long as its writer lives, and has its name until it has the other one:
+ * what can be locked was left by somebody who was killed. Where a file system has no locks nothing is known,
+ * and nothing is removed.
+ */
+static FILE *open_part(const char *tmp)
+{
+    for (int i = 0; i < 3; i++) {
+        struct stat st;
+        const int fd = open(tmp, O_WRONLY | O_CREAT | O_CLOEXEC, 0666);
+        if (fd < 0)
+            return NULL;
+        if (flock(fd, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK) {
+            close(fd);
+            errno = EBUSY;
+            return NULL;
+        }
+        const bool gone = fstat(fd, &st) == 0 && st.st_nlink == 0; /* removed before it was locked */
+        FILE *f = !gone && ftruncate(fd, 0) == 0 ? fdopen(fd, "wb") : NULL;
+        if (f)
+            return f;
+        const int e = errno;
+        close(fd);
+        errno = e;
+        if (!gone)
+            return NULL;
+    }
+    errno = EBUSY;
+    return NULL;
+}
+
+/* Whether a name in a directory is that of an unfinished `name`. */
+static bool is_part(const char *entry, const char *name)
+{
+    const size_t n = strlen(name), m = strlen(LSI_PART);
+    if (strncmp(entry, name, n) != 0 || strncmp(entry + n, LSI_PART, m) != 0)
+        return false;
+    const char *pid = entry + n + m;
+    return *pid && pid[strspn(pid, "0123456789")] == '\0';
+}
+
+/* Remove what killed writers of the same file left beside it. */
+static void clear_parts(const char *path)
+{
+    char dir[4096], part[4096];
+    const char *name = parent_of(path, dir);
+    DIR *d = opendir(dir);
+    for (const struct dirent *e; d && (e = readdir(d)) != NULL;) {
+        if (!is_part(e->d_name, name) || !lsi_path_join(part, sizeof part, dir, e->d_name))
+            continue;
+        const int fd = open(part, O_WRONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+        if (fd >= 0 && flock(fd, LOCK_EX | LOCK_NB) == 0)
+            unlink(part);
+        if (fd >= 0)
+            close(fd);
+    }
+    if (d)
+        closedir(d);
+}
+
 ls_status lsi_out_open(struct lsi_out *o, const char *path, ls_error *err)
 {
     memset(o, 0, sizeof *o);
@@ -98,9 +168,11 @@ ls_status lsi_out_open(struct lsi_out *o, const char *path, ls_error *err)
                         sizeof o->path - 1);
     memcpy(o->path, path, len + 1);
     snprintf(o->tmp, sizeof o->tmp, "%s" LSI_PART "%ld", path, (long)getpid());
-    o->f = fopen(o->tmp, "wb");
+    clear_parts(path);
+    o->f = open_part(o->tmp);
     if (!o->f)
-        return lsi_fail(err, LS_E_IO, "cannot write %s: %s", path, strerror(errno));
+        return lsi_fail(err, LS_E_IO, "cannot write %s: %s", path,
+                        errno == EBUSY ? "it is being written already" : strerror(errno));
     return LS_OK;
 }
 
@@ -133,32 +205,24 @@ void lsi_sync_dir(const char *dir)
     close(fd);
 }
 
-/* The directory that a path names a file of. */
-static void sync_parent(const char *path)
-{
-    char dir[4096];
-    const char *slash = strrchr(path, '/');
-    snprintf(dir, sizeof dir, "%.*s", slash ? (int)(slash - path) + (slash == path) : 1, slash ? path : ".");
-    lsi_sync_dir(dir);
-}
-
 ls_status lsi_out_commit(struct lsi_out *o, ls_error *err)
 {
+    char dir[4096];
     if (!o->f)
         return lsi_fail(err, LS_E_INVAL, "the output file is not open");
     int e = o->error;
     if (!e && (fflush(o->f) != 0 || fsync(fileno(o->f)) != 0))
         e = errno;
-    if (fclose(o->f) != 0 && !e)
-        e = errno;
-    o->f = NULL;
     if (!e && rename(o->tmp, o->path) != 0)
         e = errno;
-    if (e) {
+    if (e)
         unlink(o->tmp);
+    fclose(o->f); /* last: until then others must leave it alone */
+    o->f = NULL;
+    if (e)
         return lsi_fail(err, LS_E_IO, "cannot write %s: %s", o->path, strerror(e));
-    }
-    sync_parent(o->path);
+    parent_of(o->path, dir);
+    lsi_sync_dir(dir);
     return LS_OK;
 }
 
@@ -166,9 +230,9 @@ void lsi_out_abort(struct lsi_out *o)
 {
     if (!o->f)
         return;
+    unlink(o->tmp);
     fclose(o->f);
     o->f = NULL;
-    unlink(o->tmp);
 }
 
 bool lsi_path_is_dir(const char *path)

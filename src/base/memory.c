@@ -122,8 +122,8 @@ void *lsi_pages_alloc(size_t bytes)
     void *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (p == MAP_FAILED)
         return NULL;
-    if (bytes >= HUGE_PAGE)
-        (void)madvise(p, bytes, MADV_HUGEPAGE); /* a wish: refusal changes speed only */
+    /* A wish: refusal changes speed only. Small pieces often lie side by side, and are one to the system. */
+    (void)madvise(p, bytes, MADV_HUGEPAGE);
     return p;
 }
 

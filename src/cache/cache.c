@@ -2,6 +2,7 @@
 #include "cache/cache.h"
 
 #include <errno.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -94,9 +95,18 @@ static void list_items(const struct lsi_cache_policy *p, char *out, size_t cap)
                                  formats[f].name);
 }
 
-static ls_status parse_item(struct lsi_cache_spec *spec, bool *given, const struct item *it, ls_error *err)
+/* A name and its items, "NAME" or "NAME:item,item": those of a policy, or of how it stores what it keeps. */
+struct part {
+    const struct lsi_cache_policy *policy;
+    struct lsi_cache_value *value;
+    struct item text;
+    bool given[LSI_CACHE_KEYS];
+};
+
+static ls_status parse_item(struct lsi_cache_spec *spec, struct part *part, const struct item *it,
+                            ls_error *err)
 {
-    const struct lsi_cache_policy *p = spec->policy;
+    const struct lsi_cache_policy *p = part->policy;
     const char *eq = memchr(it->text, '=', it->n);
     const struct item name = { it->text, eq ? (size_t)(eq - it->text) : it->n };
 
@@ -108,10 +118,10 @@ static ls_status parse_item(struct lsi_cache_spec *spec, bool *given, const stru
     for (size_t i = 0; eq && i < p->n_keys; i++)
         if (is(&name, p->keys[i].name)) {
             const struct item value = { eq + 1, it->n - name.n - 1 };
-            if (given[i])
+            if (part->given[i])
                 return lsi_fail(err, LS_E_INVAL, "--kv %s: %s is given twice", p->name, p->keys[i].name);
-            given[i] = true;
-            return parse_value(&spec->value[i], p->name, &p->keys[i], &value, err);
+            part->given[i] = true;
+            return parse_value(&part->value[i], p->name, &p->keys[i], &value, err);
         }
     char known[256] = "";
     list_items(p, known, sizeof known);
@@ -119,47 +129,108 @@ static ls_status parse_item(struct lsi_cache_spec *spec, bool *given, const stru
                     it->text, known);
 }
 
-static ls_status set_defaults(struct lsi_cache_spec *spec, const bool *given, ls_error *err)
+static ls_status set_defaults(const struct part *part, ls_error *err)
 {
-    const struct lsi_cache_policy *p = spec->policy;
+    const struct lsi_cache_policy *p = part->policy;
     for (size_t i = 0; i < p->n_keys; i++) {
         const struct lsi_cache_key *key = &p->keys[i];
-        if (given[i])
+        if (part->given[i])
             continue;
         if (!key->normal)
             return lsi_fail(err, LS_E_INVAL, "--kv %s takes %s=: %s", p->name, key->name, key->help);
         const struct item it = { key->normal, strlen(key->normal) };
-        LSI_TRY(parse_value(&spec->value[i], p->name, key, &it, err));
+        LSI_TRY(parse_value(&part->value[i], p->name, key, &it, err));
     }
     return LS_OK;
+}
+
+static struct item name_of(const struct part *part)
+{
+    return (struct item){ part->text.text, lsi_min_size(part->text.n, strcspn(part->text.text, ":+")) };
+}
+
+static ls_status parse_items(struct lsi_cache_spec *spec, struct part *part, ls_error *err)
+{
+    const char *end = part->text.text + part->text.n;
+    for (const char *at = part->text.text + name_of(part).n; at < end;) {
+        const struct item it = { at + 1, lsi_min_size(strcspn(at + 1, ","), (size_t)(end - at - 1)) };
+        LSI_TRY(parse_item(spec, part, &it, err));
+        at = it.text + it.n;
+    }
+    return set_defaults(part, err);
+}
+
+/* Names of the policies, or of those that can be stored packed. */
+static void list_names(char *out, size_t cap, bool packing)
+{
+    size_t used = 0;
+    for (size_t i = 0; i < LSI_LEN(policies) && used < cap; i++)
+        if (!packing || policies[i]->packs)
+            used += (size_t)snprintf(out + used, cap - used, "%s%s", used ? ", " : "", policies[i]->name);
+}
+
+static ls_status find_policy(struct part *part, ls_error *err)
+{
+    const struct item name = name_of(part);
+    for (size_t i = 0; i < LSI_LEN(policies); i++)
+        if (is(&name, policies[i]->name))
+            part->policy = policies[i];
+    if (part->policy)
+        return LS_OK;
+    char known[128] = "";
+    list_names(known, sizeof known, false);
+    return lsi_fail(err, LS_E_INVAL, "unknown KV cache '%.*s': choose %s ('longspan help kv' explains them)",
+                    (int)name.n, name.text, known);
+}
+
+/* What stands behind the '+' is how the policy's tokens are stored. */
+static ls_status find_storage(struct part *part, const struct lsi_cache_policy *policy, ls_error *err)
+{
+    const struct item name = name_of(part);
+    char known[128] = "";
+    if (!is(&name, lsi_cache_kivi.name))
+        return lsi_fail(err, LS_E_INVAL,
+                        "--kv %s+%.*s: behind '+' stands how keys and values are stored, which is kivi or is "
+                        "left out",
+                        policy->name, (int)name.n, name.text);
+    part->policy = &lsi_cache_kivi;
+    if (policy->packs)
+        return LS_OK;
+    if (policy == &lsi_cache_full || policy == &lsi_cache_kivi)
+        return lsi_fail(err, LS_E_INVAL, "--kv %s+kivi: every token stored as kivi is --kv kivi: say that",
+                        policy->name);
+    list_names(known, sizeof known, true);
+    return lsi_fail(err, LS_E_INVAL,
+                    "--kv %s+kivi: %s reads its keys exactly and cannot store them packed; %s can",
+                    policy->name, policy->name, known);
 }
 
 ls_status lsi_cache_parse(struct lsi_cache_spec *spec, const char *text, ls_error *err)
 {
     if (!text || !*text)
         text = "full";
-    const struct item name = { text, strcspn(text, ":") };
-    bool given[LSI_CACHE_KEYS] = { false };
+    const char *plus = strchr(text, '+');
+    struct part policy = { .value = spec->value,
+                           .text = { text, plus ? (size_t)(plus - text) : strlen(text) } };
 
     *spec = (struct lsi_cache_spec){ .format = LSI_KV_BF16 };
-    for (size_t i = 0; i < LSI_LEN(policies); i++)
-        if (is(&name, policies[i]->name))
-            spec->policy = policies[i];
-    if (!spec->policy) {
-        char known[128] = "";
-        for (size_t i = 0, used = 0; i < LSI_LEN(policies) && used < sizeof known; i++)
-            used +=
-                (size_t)snprintf(known + used, sizeof known - used, "%s%s", i ? ", " : "", policies[i]->name);
-        return lsi_fail(err, LS_E_INVAL,
-                        "unknown KV cache '%.*s': choose %s ('longspan help kv' explains them)", (int)name.n,
-                        text, known);
-    }
-    for (const char *at = text + name.n; *at;) {
-        const struct item it = { at + 1, strcspn(at + 1, ",") };
-        LSI_TRY(parse_item(spec, given, &it, err));
-        at = it.text + it.n;
-    }
-    return set_defaults(spec, given, err);
+    LSI_TRY(find_policy(&policy, err));
+    spec->policy = policy.policy;
+    LSI_TRY(parse_items(spec, &policy, err));
+    if (!plus)
+        return LS_OK;
+    struct part storage = { .value = spec->storage_value, .text = { plus + 1, strlen(plus + 1) } };
+    LSI_TRY(find_storage(&storage, policy.policy, err));
+    spec->storage = storage.policy;
+    return parse_items(spec, &storage, err);
+}
+
+ls_status lsi_cache_check(const struct lsi_cache_spec *spec, const struct lsi_cache_shape *shape,
+                          ls_error *err)
+{
+    if (spec->storage)
+        LSI_TRY(spec->storage->check(spec, shape, err));
+    return spec->policy->check ? spec->policy->check(spec, shape, err) : LS_OK;
 }
 
 /* ---- writing ------------------------------------------------------------------------------- */
@@ -177,12 +248,98 @@ static size_t value_text(const struct lsi_cache_key *key, const struct lsi_cache
     return (size_t)snprintf(out, cap, "%s=%.*s,", key->name, (int)strcspn(word, "|"), word);
 }
 
+static size_t values_text(const struct lsi_cache_policy *p, const struct lsi_cache_value *v, char *out,
+                          size_t cap)
+{
+    size_t used = 0;
+    for (size_t i = 0; i < p->n_keys && used < cap; i++)
+        used += value_text(&p->keys[i], &v[i], out + used, cap - used);
+    return used;
+}
+
 void lsi_cache_spec_name(const struct lsi_cache_spec *spec, char *out, size_t cap)
 {
     size_t used = (size_t)snprintf(out, cap, "%s:", spec->policy->name);
-    for (size_t i = 0; i < spec->policy->n_keys && used < cap; i++)
-        used += value_text(&spec->policy->keys[i], &spec->value[i], out + used, cap - used);
+    if (used < cap)
+        used += values_text(spec->policy, spec->value, out + used, cap - used);
     for (size_t f = 0; f < LSI_LEN(formats) && used < cap; f++)
         if (formats[f].format == spec->format)
-            snprintf(out + used, cap - used, "%s", formats[f].name);
+            used += (size_t)snprintf(out + used, cap - used, "%s", formats[f].name);
+    if (!spec->storage || used >= cap)
+        return;
+    used += (size_t)snprintf(out + used, cap - used, "+%s:", spec->storage->name);
+    if (used < cap)
+        used += values_text(spec->storage, spec->storage_value, out + used, cap - used);
+    if (used < cap)
+        out[used - 1] = '\0'; /* the last comma */
+}
+
+/* ---- state ----------------------------------------------------------------------------------- */
+
+ls_status lsi_cache_damaged(const struct lsi_cache_io *io, ls_error *err)
+{
+    return lsi_fail(err, LS_E_FORMAT, "%s: what it says of the KV cache contradicts itself; make it again",
+                    io->name);
+}
+
+ls_status lsi_cache_io_flag(struct lsi_cache_io *io, bool *flag, ls_error *err)
+{
+    uint8_t byte = *flag;
+    LSI_TRY(io->bytes(io, &byte, sizeof byte, err));
+    if (byte > 1)
+        return lsi_cache_damaged(io, err);
+    *flag = byte == 1;
+    return LS_OK;
+}
+
+/* Whether a value may have become of what was asked for. A --kv text has six digits of a percentage. */
+static bool follows(const struct lsi_cache_value *v, const struct lsi_cache_value *asked)
+{
+    if (v->n == asked->n && fabs(v->percent - asked->percent) <= 1e-5 * fabs(asked->percent))
+        return true;
+    return asked->percent >= 0 && v->percent < 0 && v->n >= 1 && v->n <= INT32_MAX;
+}
+
+ls_status lsi_cache_io_values(struct lsi_cache_io *io, const struct lsi_cache_policy *policy,
+                              const struct lsi_cache_value *asked, struct lsi_cache_value *value,
+                              ls_error *err)
+{
+    struct lsi_cache_value v[LSI_CACHE_KEYS];
+    memcpy(v, value, sizeof v);
+    LSI_TRY(io->bytes(io, v, sizeof v, err));
+    for (size_t i = 0; i < policy->n_keys; i++)
+        if (!follows(&v[i], &asked[i]))
+            return lsi_cache_damaged(io, err);
+    memcpy(value, v, sizeof v);
+    return LS_OK;
+}
+
+/* ---- what is read ------------------------------------------------------------------------------ */
+
+void lsi_cache_read_slots(struct lsi_cache_reads *to, size_t H, const struct lsi_slots *slots,
+                          const size_t *first, size_t n_sets, const struct lsi_cache_read_always *always)
+{
+    for (size_t h = 0; h < H; h++) {
+        const size_t set = h / (H / n_sets);
+        int64_t *pos = to->pos + h * to->ld;
+        size_t n = 0;
+        for (size_t s = 0; s < always->begin; s++)
+            pos[n++] = (int64_t)s;
+        for (size_t i = first[set]; i < first[set + 1]; i++)
+            for (uint32_t s = slots[i].begin; s < slots[i].end; s++)
+                pos[n++] = s;
+        for (size_t s = always->end; s < to->ld; s++)
+            pos[n++] = (int64_t)s;
+        to->n[h] = n;
+    }
+}
+
+void lsi_cache_read_all(struct lsi_cache_reads *to, size_t H, size_t window)
+{
+    const size_t from = window > 0 && to->ld > window ? to->ld - window : 0;
+    for (size_t h = 0; h < H; h++) {
+        for (size_t s = from; s < to->ld; s++)
+            to->pos[h * to->ld + s - from] = (int64_t)s;
+        to->n[h] = to->ld - from;
+    }
 }

@@ -49,6 +49,13 @@ struct lsi_cache_query {
     const struct lsi_rope *rope; /* how q and the keys were rotated: for policies that give other positions */
 };
 
+/* Which tokens a row reads: n[h] of query head h, pos[h * ld + i] ascending. */
+struct lsi_cache_reads {
+    size_t *n;    /* [H] */
+    int64_t *pos; /* [H][ld] */
+    size_t ld;    /* tokens of the sequence, the row's own included */
+};
+
 /* The gradient of a query of the same rows: lsi_op_attention_backward. */
 struct lsi_cache_gradient {
     const float *q, *out, *dout; /* [T][H*D], row stride ld for all */
@@ -88,8 +95,10 @@ struct lsi_cache_value {
 
 struct lsi_cache_spec {
     const struct lsi_cache_policy *policy;
+    const struct lsi_cache_policy *storage; /* "+kivi": how what the policy keeps is stored; NULL: in pages */
     enum lsi_kv_format format;
-    struct lsi_cache_value value[LSI_CACHE_KEYS]; /* as policy->keys */
+    struct lsi_cache_value value[LSI_CACHE_KEYS];         /* as policy->keys */
+    struct lsi_cache_value storage_value[LSI_CACHE_KEYS]; /* as storage->keys */
 };
 
 struct lsi_cache;
@@ -118,10 +127,23 @@ struct lsi_cache {
  */
 struct lsi_cache_io {
     bool reading;
+    const char *name; /* of the file, for errors */
     ls_status (*bytes)(struct lsi_cache_io *io, void *data, size_t n, ls_error *err);
     /* The first n pages of a table; reading, an empty table gets them. They may lie in the mapped file. */
     ls_status (*pages)(struct lsi_cache_io *io, struct lsi_kv_pages *t, size_t n, ls_error *err);
 };
+
+/** What was read cannot be: LS_E_FORMAT. */
+ls_status lsi_cache_damaged(const struct lsi_cache_io *io, ls_error *err);
+/** A flag, as a byte 0 or 1. */
+ls_status lsi_cache_io_flag(struct lsi_cache_io *io, bool *flag, ls_error *err);
+/**
+ * The values of a policy, [LSI_CACHE_KEYS]. Reading, they must be those that were asked for, but for
+ * percentages that have become numbers of tokens; `value` changes on success only.
+ */
+ls_status lsi_cache_io_values(struct lsi_cache_io *io, const struct lsi_cache_policy *policy,
+                              const struct lsi_cache_value *asked, struct lsi_cache_value *value,
+                              ls_error *err);
 
 /* ---- the policy ----------------------------------------------------------------------- */
 
@@ -132,7 +154,7 @@ struct lsi_cache_policy {
     const struct lsi_cache_key *keys; /* [n_keys] */
     size_t n_keys;
     bool endless; /* the length may exceed n_ctx */
-    bool lossy;   /* rewind works within limits only */
+    bool packs;   /* what it keeps may be stored as kivi does: "NAME+kivi" */
 
     /** (optional) What the values mean together: an error names the key and the fix. */
     ls_status (*check)(const struct lsi_cache_spec *spec, const struct lsi_cache_shape *shape, ls_error *err);
@@ -157,6 +179,9 @@ struct lsi_cache_policy {
     void (*attend)(struct lsi_cache *cache, struct lsi_exec *ex, size_t layer,
                    const struct lsi_cache_query *q);
     void (*commit)(struct lsi_cache *cache, size_t n_rows);
+    /** (optional; NULL: what is kept, and itself) What a query of one row, a step of decoding, reads. */
+    void (*reads)(struct lsi_cache *cache, struct lsi_exec *ex, size_t layer, const struct lsi_cache_query *q,
+                  struct lsi_cache_reads *to);
     /**
      * (optional) Scores of rows row0 .. row0 + n_rows - 1 of a query with all tokens, as
      * lsi_op_attention_scores: slot s is token s.
@@ -202,10 +227,13 @@ struct lsi_cache_policy {
 };
 
 /**
- * "NAME", or "NAME:item,item" with items "key=value" or a precision bf16, q8, fp32. NULL means "full:bf16".
- * The error names the choices.
+ * "NAME", or "NAME:item,item" with items "key=value" or a precision bf16, q8, fp32; and behind it "+kivi" or
+ * "+kivi:item,item" for policies that pack. NULL means "full:bf16". The error names the choices.
  */
 ls_status lsi_cache_parse(struct lsi_cache_spec *spec, const char *text, ls_error *err);
+/** An error for values that cannot be, of the storage or of the policy. */
+ls_status lsi_cache_check(const struct lsi_cache_spec *spec, const struct lsi_cache_shape *shape,
+                          ls_error *err);
 /** The spec as a text that lsi_cache_parse reads: "full:bf16", "h2o:heavy=64,recent=64,bf16" … */
 void lsi_cache_spec_name(const struct lsi_cache_spec *spec, char *out, size_t cap);
 /** Index of a policy in the list that help and errors show; NULL beyond the last. */
@@ -218,6 +246,17 @@ static inline size_t lsi_cache_tokens(const struct lsi_cache_value *v, size_t n_
         return (size_t)v->n;
     return lsi_max_size(1, (size_t)(v->percent / 100.0 * (double)n_prompt));
 }
+
+/* Tokens that a row reads besides those it chooses: before begin, and from end on. */
+struct lsi_cache_read_always {
+    size_t begin, end;
+};
+
+/** What attention over chosen slots reads, of slots that are tokens. n_sets: H, or kv heads. */
+void lsi_cache_read_slots(struct lsi_cache_reads *to, size_t H, const struct lsi_slots *slots,
+                          const size_t *first, size_t n_sets, const struct lsi_cache_read_always *always);
+/** The same when a row reads all it is allowed to see. */
+void lsi_cache_read_all(struct lsi_cache_reads *to, size_t H, size_t window);
 
 extern const struct lsi_cache_policy lsi_cache_full;      /* cache_full.c */
 extern const struct lsi_cache_policy lsi_cache_streaming; /* cache_streaming.c */

@@ -12,6 +12,10 @@
  * after each step of decoding, where the latest token takes the place of the dropped one: slots are not in
  * order.
  *
+ * Over packed storage dropped tokens leave holes (kept.h). `recent` is at least `residual`, so that the exact
+ * tail that a step sees has none; a piece of a prompt that is cut (chunk) is packed as a prompt is at its
+ * end.
+ *
  * The sums of a block are kept apart until the next one begins, and what they cause to be dropped is dropped
  * then: a block that was cancelled or is taken back leaves nothing behind.
  */
@@ -64,7 +68,20 @@ static const struct lsi_cache_key keys[] = {
 static ls_status check(const struct lsi_cache_spec *spec, const struct lsi_cache_shape *shape, ls_error *err)
 {
     const struct lsi_cache_value *v = spec->value;
+    const struct lsi_packing how = lsi_packing_of(spec);
     (void)shape;
+    if (spec->storage && v[RECENT].percent < 0 && (size_t)v[RECENT].n < how.R)
+        return lsi_fail(
+            err, LS_E_INVAL,
+            "--kv h2o+kivi: recent=%lld is less than residual=%zu, the tokens that stay exact: take "
+            "recent=%zu or more, or a smaller residual",
+            (long long)v[RECENT].n, how.R, how.R);
+    if (spec->storage && how.sinks > (size_t)v[SINKS].n)
+        return lsi_fail(
+            err, LS_E_INVAL,
+            "--kv h2o+kivi: %zu sinks that stay exact must not be dropped: say sinks=%zu before the "
+            "'+' too",
+            how.sinks, how.sinks);
     if (v[HEAVY].percent < 0 && v[RECENT].percent < 0 && v[HEAVY].n + v[RECENT].n == 0)
         return lsi_fail(err, LS_E_INVAL, "--kv h2o: heavy and recent are both 0: keep at least one token");
     if (v[HEAVY].percent < 0 && v[SINKS].n > v[HEAVY].n)
@@ -78,13 +95,23 @@ static ls_status check(const struct lsi_cache_spec *spec, const struct lsi_cache
 
 /* ---- whom to keep -------------------------------------------------------------------------- */
 
-/* Slots of a layer that are to go, now that the budget is known and may be enforced. */
+/* The latest tokens that are never dropped. */
+static size_t recent_of(const struct lsi_kept *k)
+{
+    return lsi_max_size(lsi_kept_value(k, RECENT), lsi_kept_packs(k) ? k->packed.how.R : 0);
+}
+
+/* Tokens that a layer may keep; budgets are resolved. */
+static size_t budget_of(const struct lsi_kept *k)
+{
+    return lsi_max_size(lsi_kept_value(k, HEAVY), lsi_kept_value(k, SINKS)) + recent_of(k);
+}
+
+/* Tokens of a layer that are to go, now that the budget is known and may be enforced. */
 static size_t excess(const struct cache_h2o *c, const struct lsi_kept_layer *l)
 {
-    const struct lsi_kept *k = &c->kept;
-    const size_t heavy = lsi_max_size(lsi_kept_value(k, HEAVY), lsi_kept_value(k, SINKS));
-    const size_t budget = heavy + lsi_kept_value(k, RECENT);
-    return l->n > budget ? l->n - budget : 0;
+    const size_t budget = budget_of(&c->kept), held = lsi_kept_held(l);
+    return held > budget ? held - budget : 0;
 }
 
 /* The columns of a kv head, and which of its tokens may go: sinks <= pos < recent. */
@@ -106,12 +133,13 @@ static struct head head(const struct cache_h2o *c, size_t layer, size_t g)
         .add = c->fresh[layer] ? lsi_kept_col(k, l, ADD, g) : NULL,
         .norm = k->base.spec.value[VALUES].n == 1 ? lsi_kept_col(k, l, NORM, g) : NULL,
         .sinks = (uint32_t)lsi_kept_value(k, SINKS),
-        .recent = (uint32_t)(length - lsi_min_size(length, lsi_kept_value(k, RECENT))),
+        .recent = (uint32_t)(length - lsi_min_size(length, recent_of(k))),
         .length = (uint32_t)length,
         .age = k->base.spec.value[NORMALISE].n == 1,
     };
 }
 
+/* Holes are beyond every place of a token, and are left alone. */
 static bool protected(const struct head *h, size_t s)
 {
     return (h->pos[s] < h->sinks) | (h->pos[s] >= h->recent);
@@ -187,7 +215,7 @@ static void select_slots(struct cache_h2o *c, struct lsi_exec *ex, size_t layer,
     const uint64_t least =
         candidates > drop ? lsi_kept_threshold(order, candidates, candidates - drop) : UINT64_MAX;
     for (size_t s = 0; s < n; s++)
-        if (protected(&h, s) || key(&h, s) >= least)
+        if (h.pos[s] != LSI_KEPT_HOLE && (protected(&h, s) || key(&h, s) >= least))
             slots[kept++] = (uint32_t)s;
     lsi_kept_retain(&c->kept, ex, layer, g, slots, kept);
 }
@@ -207,7 +235,9 @@ static void drop_slots(struct cache_h2o *c, struct lsi_exec *ex, size_t layer, s
             select_slots(c, ex, layer, g, drop, order, (uint32_t *)(order + l->n));
         lsi_kept_release(ex, bytes);
     }
-    l->n -= drop;
+    lsi_kept_dropped(&c->kept, ex, layer, drop);
+    if (lsi_kept_packs(&c->kept) && l->holes > 0 && l->n % c->kept.packed.how.group == 0)
+        lsi_kept_compact(&c->kept, ex, layer);
     c->dropped = true;
 }
 
@@ -287,7 +317,9 @@ static ls_status reserve(struct lsi_cache *cache, size_t n_rows, ls_error *err)
     for (size_t l = 0; l < cache->shape.L; l++)
         if (!lsi_kept_slides(k, l))
             most = lsi_max_size(most, k->layers[l].n);
-    const size_t budget = k->resolved ? lsi_kept_value(k, HEAVY) + lsi_kept_value(k, RECENT) : 0;
+    const size_t budget = k->resolved ? budget_of(k) : 0;
+    if (lsi_kept_packs(k) && k->resolved)
+        k->packed.limit = budget;
     LSI_TRY(lsi_kept_reserve(k, n_rows, most + n_rows > budget, err));
     if (cache->n_prompt > 0 && !k->resolved)
         lsi_kept_resolve(k, cache->n_prompt);
@@ -333,9 +365,8 @@ static void attend(struct lsi_cache *cache, struct lsi_exec *ex, size_t layer,
 {
     const struct lsi_cache_shape *s = &cache->shape;
     struct cache_h2o *c = h2o(cache);
-    struct lsi_attention a = lsi_kept_attention(&c->kept, layer, q);
     if (lsi_kept_slides(&c->kept, layer)) {
-        lsi_op_attention(ex, &a);
+        lsi_kept_attend(&c->kept, ex, layer, q, q->lse);
         return;
     }
     const struct lsi_kept_layer *l = &c->kept.layers[layer];
@@ -343,14 +374,14 @@ static void attend(struct lsi_cache *cache, struct lsi_exec *ex, size_t layer,
     float *held = lsi_kept_hold(ex, bytes);
     for (size_t t = 0; t < q->T; t++)
         memcpy(held + t * n_cols, q->q + t * q->ldq, n_cols * sizeof *held);
-    a.q = held;
-    a.ldq = n_cols;
-    if (!a.lse)
-        a.lse = held + q->T * n_cols;
-    lsi_op_attention(ex, &a);
+    struct lsi_cache_query copy = *q;
+    copy.q = held;
+    copy.ldq = n_cols;
+    float *lse = q->lse ? q->lse : held + q->T * n_cols;
+    lsi_kept_attend(&c->kept, ex, layer, &copy, lse);
     for (size_t g = 0; g < s->G; g++)
         memset(lsi_kept_col(&c->kept, l, ADD, g), 0, (l->n + q->T) * sizeof(float));
-    lsi_op_attention_sums(ex, &a, lsi_kept_col(&c->kept, l, ADD, 0), l->cap);
+    lsi_kept_sums(&c->kept, ex, layer, &copy, lse, lsi_kept_col(&c->kept, l, ADD, 0), l->cap);
     lsi_kept_release(ex, bytes);
 }
 
@@ -367,6 +398,7 @@ static void commit(struct lsi_cache *cache, size_t n_rows)
     lsi_kept_commit(k, n_rows);
     const size_t chunk = (size_t)cache->spec.value[CHUNK].n;
     c->due = k->resolved && (!k->prompt || (chunk > 0 && lsi_kept_prompt_rows(k) % chunk == 0));
+    k->piece = k->prompt && c->due;
 }
 
 static void settle(struct lsi_cache *cache, struct lsi_exec *ex)
@@ -384,6 +416,7 @@ static void settle(struct lsi_cache *cache, struct lsi_exec *ex)
         for (size_t g = 0; g < cache->shape.G; g++)
             memcpy(lsi_kept_col(k, l, TURN, g), lsi_kept_col(k, l, ACC, g), l->n * sizeof(float));
     }
+    lsi_kept_settle(k, ex);
     lsi_kept_end_turn(k);
     c->dropped = false;
 }
@@ -392,11 +425,12 @@ static size_t scratch(const struct lsi_exec *ex, const struct lsi_cache_shape *s
                       const struct lsi_cache_spec *spec)
 {
     const size_t rows = s->n_rows, choose = s->n_ctx * (sizeof(uint64_t) + sizeof(uint32_t));
-    (void)spec;
-    return lsi_round_up(lsi_max_size(lsi_op_attention_scratch(ex, rows, s->H, s->G, s->D),
-                                     lsi_op_attention_sums_scratch(ex, rows, s->H, s->G, s->D)),
-                        LSI_CACHE_LINE) +
-           lsi_round_up(lsi_max_size(rows * row_bytes(s), choose), LSI_CACHE_LINE);
+    const size_t pack = spec->storage ? lsi_packed_scratch(ex, s) : 0;
+    const size_t ops = lsi_max_size(lsi_op_attention_scratch(ex, rows, s->H, s->G, s->D),
+                                    lsi_op_attention_sums_scratch(ex, rows, s->H, s->G, s->D));
+    return lsi_round_up(lsi_max_size(ops, pack), LSI_CACHE_LINE) +
+           lsi_round_up(lsi_max_size(rows * row_bytes(s), choose), LSI_CACHE_LINE) +
+           lsi_kept_hold_bytes(s, spec);
 }
 
 /* ---- the rest of the seam ------------------------------------------------------------------------------ */
@@ -413,9 +447,9 @@ static ls_status rewind_h2o(struct lsi_cache *cache, size_t n_tokens, ls_error *
         return LS_OK;
     if (n_tokens == 0) {
         lsi_kept_clear(k);
-    } else if (k->block > 0 && n_tokens == length - k->block) {
+    } else if (k->block > 0 && n_tokens == length - k->block && lsi_kept_can_cut(k, k->block)) {
         lsi_kept_cut(k, k->block);
-    } else if (n_tokens == k->turn && !c->dropped) {
+    } else if (n_tokens == k->turn && !c->dropped && lsi_kept_can_cut_to_turn(k)) {
         lsi_kept_cut_to_turn(k);
         for (size_t i = 0; i < cache->shape.L; i++)
             for (size_t g = 0; g < cache->shape.G; g++)
@@ -447,7 +481,7 @@ static ls_status tile(struct lsi_cache *cache, size_t n_tokens, ls_error *err)
 {
     struct lsi_kept *k = &h2o(cache)->kept;
     lsi_kept_resolve(k, n_tokens);
-    const size_t recent = lsi_kept_value(k, RECENT), keep = lsi_kept_value(k, HEAVY) + recent;
+    const size_t recent = recent_of(k), keep = lsi_kept_value(k, HEAVY) + recent;
     for (size_t l = 0; l < cache->shape.L; l++)
         LSI_TRY(lsi_kept_tile(k, l, n_tokens, keep, recent, err));
     cache->length = n_tokens;
@@ -460,10 +494,17 @@ static ls_status tile(struct lsi_cache *cache, size_t n_tokens, ls_error *err)
 static ls_status state(struct lsi_cache *cache, struct lsi_cache_io *io, ls_error *err)
 {
     struct cache_h2o *c = h2o(cache);
-    LSI_TRY(io->bytes(io, c->fresh, cache->shape.L * sizeof *c->fresh, err));
-    LSI_TRY(io->bytes(io, &c->due, sizeof c->due, err));
-    LSI_TRY(io->bytes(io, &c->dropped, sizeof c->dropped, err));
-    return lsi_kept_state(&c->kept, io, err);
+    for (size_t l = 0; l < cache->shape.L; l++)
+        LSI_TRY(lsi_cache_io_flag(io, &c->fresh[l], err));
+    LSI_TRY(lsi_cache_io_flag(io, &c->due, err));
+    LSI_TRY(lsi_cache_io_flag(io, &c->dropped, err));
+    LSI_TRY(lsi_kept_state(&c->kept, io, err));
+    if (!io->reading)
+        return LS_OK;
+    bool ok = (c->kept.resolved || !c->due) && (c->dropped || lsi_kept_whole_since_turn(&c->kept));
+    for (size_t l = 0; l < cache->shape.L; l++)
+        ok = ok && !(c->fresh[l] && lsi_kept_slides(&c->kept, l));
+    return ok ? LS_OK : lsi_cache_damaged(io, err);
 }
 
 static size_t kept(const struct lsi_cache *cache, size_t layer, size_t g, int64_t *pos)
@@ -480,7 +521,7 @@ const struct lsi_cache_policy lsi_cache_h2o = {
     .example = "h2o:heavy=10%,recent=10%  a fifth of the prompt, chosen by the attention it has got",
     .keys = keys,
     .n_keys = LSI_LEN(keys),
-    .lossy = true,
+    .packs = true,
     .check = check,
     .plan = plan,
     .create = create,

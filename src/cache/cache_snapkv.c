@@ -47,7 +47,8 @@ static struct cache_snapkv *snapkv(struct lsi_cache *c)
 static const struct lsi_cache_key keys[] = {
     { "budget", "tokens kept of a prompt, the window included", "2048", 2, 1 << 30, true, NULL },
     { "window", "last tokens of the prompt, whose queries choose", "32", 1, 4096, false, NULL },
-    { "kernel", "tokens pooled together, an odd number; 1: none", "5", 1, 255, false, NULL },
+    { "kernel", "neighbours whose scores are pooled, an odd number; 1: none; the paper's is 5", "21", 1, 255,
+      false, NULL },
     { "pool", "how they are pooled", "avg", 0, 0, false, "avg|max" },
     { "layers", "pyramid: lower layers get more of the same total (PyramidKV)", "equal", 0, 0, false,
       "equal|pyramid" },
@@ -61,6 +62,12 @@ static ls_status check(const struct lsi_cache_spec *spec, const struct lsi_cache
         return lsi_fail(err, LS_E_INVAL,
                         "--kv snapkv: budget is %lld and window %lld: the budget holds the window and more",
                         (long long)v[BUDGET].n, (long long)v[WINDOW].n);
+    if (spec->storage && lsi_packing_of(spec).sinks > 0)
+        return lsi_fail(
+            err, LS_E_INVAL,
+            "--kv snapkv+kivi: first tokens may be dropped, so that none of them can be sinks: leave "
+            "sinks=%zu out",
+            lsi_packing_of(spec).sinks);
     if (v[KERNEL].n % 2 == 0)
         return lsi_fail(err, LS_E_INVAL, "--kv snapkv: kernel is %lld: take an odd number",
                         (long long)v[KERNEL].n);
@@ -216,19 +223,16 @@ static void attend(struct lsi_cache *cache, struct lsi_exec *ex, size_t layer,
                    const struct lsi_cache_query *q)
 {
     struct cache_snapkv *c = snapkv(cache);
-    struct lsi_attention a = lsi_kept_attention(&c->kept, layer, q);
     const size_t bytes = q->T * cache->shape.H * sizeof(float);
     if (c->compressed || !c->kept.reading || lsi_kept_slides(&c->kept, layer)) {
-        lsi_op_attention(ex, &a);
+        lsi_kept_attend(&c->kept, ex, layer, q, q->lse);
         return;
     }
-    float *held = lsi_kept_hold(ex, bytes);
-    if (!a.lse)
-        a.lse = held;
+    float *held = lsi_kept_hold(ex, bytes), *lse = q->lse ? q->lse : held;
     c->scale = q->scale;
     note_queries(c, layer, q);
-    lsi_op_attention(ex, &a);
-    note_lse(c, layer, a.lse, q->T);
+    lsi_kept_attend(&c->kept, ex, layer, q, lse);
+    note_lse(c, layer, lse, q->T);
     lsi_kept_release(ex, bytes);
 }
 
@@ -299,6 +303,12 @@ static size_t choice_bytes(const struct lsi_cache_shape *s, size_t window, size_
     return count.used;
 }
 
+/* Slots of a layer that are packed, keys at least: they are from before the prompt, and stay. */
+static size_t packed_slots(const struct lsi_kept *k, size_t layer)
+{
+    return lsi_kept_packs(k) ? k->packed.layers[layer].nk : 0;
+}
+
 /* Scores of the slots before the window of `rows` rows, for every kv head: w->sum. */
 static void score(const struct cache_snapkv *c, struct lsi_exec *ex, size_t layer, size_t rows,
                   struct choice *w)
@@ -310,8 +320,10 @@ static void score(const struct cache_snapkv *c, struct lsi_exec *ex, size_t laye
         .q = w->q, .ldq = s->G * s->D, .lse = w->lse, .T = rows, .scale = c->scale
     };
     struct lsi_attention a = lsi_kept_attention(k, layer, &q);
+    const size_t base = lsi_kept_packs(k) ? k->packed.layers[layer].base : 0;
     a.H = s->G;
-    a.slot0 = n - rows;
+    a.slot0 = n - base - rows;
+    a.s0 = packed_slots(k, layer) - lsi_min_size(packed_slots(k, layer), base);
     memset(w->sum, 0, s->G * n * sizeof *w->sum);
     for (size_t j = 0; j < group; j++) {
         for (size_t t = 0; t < rows; t++)
@@ -321,7 +333,7 @@ static void score(const struct cache_snapkv *c, struct lsi_exec *ex, size_t laye
                 w->lse[t * s->G + g] = row[s->H * s->D + g * group + j];
             }
         memset(w->raw, 0, s->G * n * sizeof *w->raw);
-        lsi_op_attention_sums(ex, &a, w->raw, n);
+        lsi_op_attention_sums(ex, &a, w->raw + base, n);
         for (size_t g = 0; g < s->G; g++)
             add_pooled(w->sum + g * n, w->raw + g * n, n - rows, lsi_kept_value(k, KERNEL),
                        k->base.spec.value[POOL].n == 1);
@@ -333,7 +345,8 @@ static void compress(struct cache_snapkv *c, struct lsi_exec *ex, size_t layer)
     struct lsi_kept *k = &c->kept;
     const struct lsi_cache_shape *s = &k->base.shape;
     struct lsi_kept_layer *l = &k->layers[layer];
-    const size_t n = l->n, keep = budget(c, layer, n), rows = window_rows(c, 0), before = n - rows;
+    const size_t n = l->n, rows = window_rows(c, 0), before = n - rows, first = packed_slots(k, layer);
+    const size_t keep = lsi_max_size(budget(c, layer, n), first + rows), chosen = keep - rows - first;
     if (n <= keep || !lsi_kept_own(k, layer)) /* no memory for copies of shared pages: all stay */
         return;
     const size_t bytes = choice_bytes(s, rows, n);
@@ -345,19 +358,19 @@ static void compress(struct cache_snapkv *c, struct lsi_exec *ex, size_t layer)
         const uint32_t *pos = lsi_kept_pos(l, g);
         const float *sum = w.sum + g * n;
         size_t kept = 0;
-        for (size_t i = 0; i < before; i++)
-            w.keys[i] = lsi_kept_key(sum[i], pos[i]);
-        const uint64_t least = lsi_kept_threshold(w.keys, before, keep - rows);
+        for (size_t i = first; i < before; i++)
+            w.keys[i - first] = lsi_kept_key(sum[i], pos[i]);
+        const uint64_t least = chosen > 0 ? lsi_kept_threshold(w.keys, before - first, chosen) : UINT64_MAX;
         for (size_t i = 0; i < n; i++)
-            if (i >= before || lsi_kept_key(sum[i], pos[i]) >= least)
+            if (i < first || i >= before || lsi_kept_key(sum[i], pos[i]) >= least)
                 w.slots[kept++] = (uint32_t)i;
         lsi_kept_retain(k, ex, layer, g, w.slots, kept);
     }
     lsi_kept_release(ex, bytes);
-    l->n = keep;
+    lsi_kept_dropped(k, ex, layer, n - keep);
 }
 
-static void settle(struct lsi_cache *cache, struct lsi_exec *ex)
+static void end_prompt(struct lsi_cache *cache, struct lsi_exec *ex)
 {
     struct cache_snapkv *c = snapkv(cache);
     struct lsi_kept *k = &c->kept;
@@ -382,15 +395,23 @@ static void settle(struct lsi_cache *cache, struct lsi_exec *ex)
     k->block = 0;
 }
 
+static void settle(struct lsi_cache *cache, struct lsi_exec *ex)
+{
+    end_prompt(cache, ex);
+    lsi_kept_settle(&snapkv(cache)->kept, ex);
+}
+
 static size_t scratch(const struct lsi_exec *ex, const struct lsi_cache_shape *s,
                       const struct lsi_cache_spec *spec)
 {
     const size_t window = (size_t)spec->value[WINDOW].n, rows = lsi_max_size(s->n_rows, window);
-    return lsi_round_up(lsi_max_size(lsi_op_attention_scratch(ex, rows, s->H, s->G, s->D),
-                                     lsi_op_attention_sums_scratch(ex, window, s->G, s->G, s->D)),
-                        LSI_CACHE_LINE) +
+    const size_t pack = spec->storage ? lsi_packed_scratch(ex, s) : 0;
+    const size_t ops = lsi_max_size(lsi_op_attention_scratch(ex, rows, s->H, s->G, s->D),
+                                    lsi_op_attention_sums_scratch(ex, window, s->G, s->G, s->D));
+    return lsi_round_up(lsi_max_size(ops, pack), LSI_CACHE_LINE) +
            lsi_round_up(lsi_max_size(rows * s->H * sizeof(float), choice_bytes(s, window, s->n_ctx)),
-                        LSI_CACHE_LINE);
+                        LSI_CACHE_LINE) +
+           lsi_kept_hold_bytes(s, spec);
 }
 
 /* ---- the rest of the seam ------------------------------------------------------------------------------ */
@@ -424,6 +445,11 @@ static ls_status rewind_snapkv(struct lsi_cache *cache, size_t n_tokens, ls_erro
             "snapkv cannot go back to %zu tokens, inside a prompt that has not ended: go back to its "
             "begin at %zu",
             n_tokens, k->begin);
+    if (!lsi_kept_can_cut(k, length - n_tokens))
+        return lsi_fail(
+            err, LS_E_UNSUPPORTED,
+            "snapkv cannot go back to %zu tokens: those before them are packed since; begin anew, from 0",
+            n_tokens);
     c->side = inside ? !c->side : c->side;
     lsi_kept_cut(k, length - n_tokens);
     return LS_OK;
@@ -461,16 +487,23 @@ static ls_status state(struct lsi_cache *cache, struct lsi_cache_io *io, ls_erro
 {
     struct cache_snapkv *c = snapkv(cache);
     bool window = c->rows[0] != NULL;
-    LSI_TRY(io->bytes(io, &c->compressed, sizeof c->compressed, err));
+    LSI_TRY(lsi_cache_io_flag(io, &c->compressed, err));
     LSI_TRY(io->bytes(io, &c->scale, sizeof c->scale, err));
-    LSI_TRY(io->bytes(io, &window, sizeof window, err));
+    LSI_TRY(lsi_cache_io_flag(io, &window, err));
+    if (c->compressed && window)
+        return lsi_cache_damaged(io, err);
     if (window && !want_window(c))
         return lsi_fail(err, LS_E_NOMEM, "out of memory for the last queries of a prompt");
     if (window)
         LSI_TRY(
             io->bytes(io, c->rows[c->side], window_floats(&cache->shape, &cache->spec) * sizeof(float), err));
     LSI_TRY(lsi_kept_state(&c->kept, io, err));
-    c->kept.block = io->reading ? 0 : c->kept.block; /* the window before the last block is not stored */
+    if (!io->reading)
+        return LS_OK;
+    const struct lsi_kept *k = &c->kept;
+    if (!lsi_kept_whole_since_turn(k) || (!c->compressed && (k->turn > 0 || (k->prompt && !window))))
+        return lsi_cache_damaged(io, err);
+    c->kept.block = 0; /* the window before the last block is not stored */
     return LS_OK;
 }
 
@@ -487,7 +520,7 @@ const struct lsi_cache_policy lsi_cache_snapkv = {
         "of the first long prompt the tokens its end looks at, and all that follows (SnapKV, PyramidKV)",
     .keys = keys,
     .n_keys = LSI_LEN(keys),
-    .lossy = true,
+    .packs = true,
     .check = check,
     .plan = plan,
     .create = create,

@@ -19,8 +19,12 @@
  *     next page  [ sinks | p + 1 | ... | p + n | p + n + 1 ]
  *
  * so that slots which follow each other hold tokens which do.
+ *
+ * Over packed storage (packed.h) the sinks stay exact, the recent tokens are packed but for the last ones,
+ * and blocks of them expire whole: `recent` is rounded up to a block. A prompt sees its window exactly.
  */
 #include "cache/cache.h"
+#include "cache/packed.h"
 
 #include <string.h>
 
@@ -48,8 +52,10 @@ static const struct lsi_cache_key keys[] = {
 
 struct cache_streaming {
     struct lsi_cache base;
-    struct lsi_page_pool *pool;
+    struct lsi_page_pool *pool;    /* NULL: storage is packed */
     struct lsi_kv_pages *layers;   /* [L], of equal length: pages with sinks, then the ring */
+    struct lsi_packed packed;      /* instead of these */
+    size_t settled;                /* packed: tokens before the prompt that is being appended */
     struct lsi_cache_value recent; /* as it was asked for; base.spec has the number */
     size_t S, R;                   /* sinks; recent tokens besides the newest */
     size_t first;                  /* place in the text of the ring's first page */
@@ -69,10 +75,26 @@ static const struct cache_streaming *streaming_const(const struct lsi_cache *c)
 
 /* ---- sizes ------------------------------------------------------------------------------ */
 
+static bool is_packed(const struct cache_streaming *c)
+{
+    return c->base.spec.storage != NULL;
+}
+
 static size_t recent_tokens(const struct lsi_cache_spec *spec, size_t n_prompt)
 {
-    const size_t n = lsi_cache_tokens(&spec->value[RECENT], n_prompt);
-    return spec->value[SELF].n ? n - 1 : n;
+    const size_t all = lsi_cache_tokens(&spec->value[RECENT], n_prompt),
+                 n = spec->value[SELF].n ? all - 1 : all;
+    return spec->storage ? lsi_round_up(n, lsi_packing_of(spec).group) : n;
+}
+
+/* How the storage is packed: sinks and window are the policy's. */
+static struct lsi_packing packing(const struct lsi_cache_spec *spec, size_t R)
+{
+    struct lsi_packing how = lsi_packing_of(spec);
+    how.sinks = (size_t)spec->value[SINK].n;
+    how.window = R;
+    how.at_once = spec->value[PROMPT].n == PROMPT_DENSE;
+    return how;
 }
 
 /* The most positions that the model can tell apart. */
@@ -81,9 +103,16 @@ static size_t position_limit(const struct lsi_cache_shape *shape)
     return lsi_max_size(shape->n_ctx, shape->n_trained);
 }
 
-static ls_status check_window(const struct lsi_cache_shape *shape, size_t S, size_t R, ls_error *err)
+static ls_status check_window(const struct lsi_cache_shape *shape, const struct lsi_cache_spec *spec,
+                              size_t S, size_t R, ls_error *err)
 {
-    const size_t limit = position_limit(shape);
+    const size_t limit = position_limit(shape), residual = spec->storage ? lsi_packing_of(spec).R : 0;
+    if (spec->storage && R <= residual)
+        return lsi_fail(
+            err, LS_E_INVAL,
+            "--kv streaming+kivi: all of recent=%zu would stay exact with residual=%zu: take recent=%zu "
+            "or more, or a smaller residual",
+            R, residual, residual + 1);
     if (S + R + 1 <= limit)
         return LS_OK;
     if (S + 2 > limit)
@@ -100,9 +129,19 @@ static ls_status check_window(const struct lsi_cache_shape *shape, size_t S, siz
 
 static ls_status check(const struct lsi_cache_spec *spec, const struct lsi_cache_shape *shape, ls_error *err)
 {
+    const size_t S = (size_t)spec->value[SINK].n;
+    if (spec->storage && lsi_packing_of(spec).sinks > 0)
+        return lsi_fail(
+            err, LS_E_INVAL,
+            "--kv streaming+kivi: the exact sinks are those of streaming: say sink=%zu there, and "
+            "no sinks= behind kivi",
+            lsi_packing_of(spec).sinks);
+    if (spec->storage && S > LSI_PACKED_SINKS)
+        return lsi_fail(err, LS_E_INVAL, "--kv streaming+kivi: sink=%zu is too many: take %d or less", S,
+                        LSI_PACKED_SINKS);
     if (spec->value[RECENT].percent >= 0) /* known with the first prompt */
         return LS_OK;
-    return check_window(shape, (size_t)spec->value[SINK].n, recent_tokens(spec, 0), err);
+    return check_window(shape, spec, S, recent_tokens(spec, 0), err);
 }
 
 static size_t sink_pages(size_t S)
@@ -126,6 +165,9 @@ static size_t plan(const struct lsi_cache_shape *shape, const struct lsi_cache_s
 {
     const size_t S = (size_t)spec->value[SINK].n;
     const size_t R = recent_tokens(spec, lsi_min_size(n_tokens, shape->n_ctx));
+    const struct lsi_packing how = packing(spec, R);
+    if (spec->storage)
+        return lsi_packed_plan(shape, &how, n_tokens, 0);
     size_t most = most_pages(shape, S, R), total;
     if (spec->value[PROMPT].n == PROMPT_DENSE)
         most = lsi_max_size(most, sink_pages(S) + pages_of(R + position_limit(shape)));
@@ -133,6 +175,13 @@ static size_t plan(const struct lsi_cache_shape *shape, const struct lsi_cache_s
     if (!lsi_mul_size(pages * shape->L, lsi_kv_page_bytes(spec->format, shape->G, shape->D), &total))
         return SIZE_MAX;
     return total;
+}
+
+static size_t plan_prompt(const struct lsi_cache_shape *shape, const struct lsi_cache_spec *spec,
+                          size_t n_tokens, size_t n_prompt)
+{
+    const struct lsi_packing how = packing(spec, recent_tokens(spec, lsi_min_size(n_prompt, shape->n_ctx)));
+    return spec->storage ? lsi_packed_plan(shape, &how, n_tokens, n_prompt) : plan(shape, spec, n_tokens);
 }
 
 /* ---- creation ----------------------------------------------------------------------------- */
@@ -146,6 +195,8 @@ static void free_streaming(struct lsi_cache *cache)
         lsi_kv_pages_cut(&c->layers[l], 0);
     lsi_free(cache->alloc, c->layers, cache->shape.L * sizeof *c->layers);
     lsi_page_pool_unref(c->pool);
+    if (c->packed.layers)
+        lsi_packed_free(&c->packed);
     lsi_free(cache->alloc, c, sizeof *c);
 }
 
@@ -164,6 +215,8 @@ static struct cache_streaming *make(const struct lsi_cache *like, struct lsi_pag
     c->S = (size_t)like->spec.value[SINK].n;
     c->R = recent_tokens(&like->spec, 1);
     c->first = sink_pages(c->S);
+    if (!pool)
+        return c;
     c->layers = lsi_calloc(like->alloc, like->shape.L, sizeof *c->layers);
     if (!c->layers) {
         free_streaming(&c->base);
@@ -180,14 +233,20 @@ static ls_status create(struct lsi_cache **cache, const struct lsi_cache_shape *
     const struct lsi_cache like = {
         .policy = &lsi_cache_streaming, .shape = *shape, .spec = *spec, .alloc = alloc
     };
-    struct lsi_page_pool *pool;
-    LSI_TRY(lsi_page_pool_create(&pool, lsi_kv_page_bytes(spec->format, shape->G, shape->D), shape->L, alloc,
-                                 err));
+    struct lsi_page_pool *pool = NULL;
+    if (!spec->storage)
+        LSI_TRY(lsi_page_pool_create(&pool, lsi_kv_page_bytes(spec->format, shape->G, shape->D), shape->L,
+                                     alloc, err));
     struct cache_streaming *c = make(&like, pool);
     if (!c)
         return lsi_fail(err, LS_E_NOMEM, "out of memory for the KV cache");
-    *cache = &c->base;
-    return LS_OK;
+    const struct lsi_packing how = packing(spec, c->R);
+    const ls_status st = spec->storage ? lsi_packed_create(&c->packed, shape, &how, alloc, err) : LS_OK;
+    if (st != LS_OK)
+        free_streaming(&c->base);
+    else
+        *cache = &c->base;
+    return st;
 }
 
 /* ---- the ring ------------------------------------------------------------------------------- */
@@ -239,7 +298,8 @@ static ls_status begin(struct cache_streaming *c, ls_error *err)
     const size_t n = lsi_cache_tokens(&c->recent, lsi_max_size(c->base.n_prompt, 1));
     c->base.spec.value[RECENT] = (struct lsi_cache_value){ .n = (int64_t)n, .percent = -1 };
     c->R = recent_tokens(&c->base.spec, 0);
-    return check_window(&c->base.shape, c->S, c->R, err);
+    c->packed.how.window = c->R;
+    return check_window(&c->base.shape, &c->base.spec, c->S, c->R, err);
 }
 
 /* A prompt that is read at once has a position for each of its tokens. */
@@ -254,7 +314,13 @@ static ls_status open_prompt(struct cache_streaming *c, ls_error *err)
             c->base.n_prompt, cached, limit);
     c->open = true;
     c->start = c->base.length;
+    c->packed.start = c->start;
     return LS_OK;
+}
+
+static enum lsi_packed_rows kind_of(const struct cache_streaming *c, size_t n_rows)
+{
+    return lsi_packed_kind(c->settled < c->base.length, c->base.n_prompt, n_rows);
 }
 
 static ls_status reserve(struct lsi_cache *cache, size_t n_rows, ls_error *err)
@@ -264,6 +330,10 @@ static ls_status reserve(struct lsi_cache *cache, size_t n_rows, ls_error *err)
         LSI_TRY(begin(c, err));
     if (cache->n_prompt > 0 && !c->open && cache->spec.value[PROMPT].n == PROMPT_DENSE)
         LSI_TRY(open_prompt(c, err));
+    if (is_packed(c))
+        return lsi_packed_reserve(&c->packed, kind_of(c, n_rows), n_rows)
+                   ? LS_OK
+                   : lsi_fail(err, LS_E_NOMEM, "out of memory for the KV cache of %zu recent tokens", c->R);
 
     const size_t L = cache->shape.L, n = c->layers[0].n;
     const size_t end = lsi_div_up(cache->length + n_rows, LSI_KV_PAGE);
@@ -282,6 +352,11 @@ static ls_status reserve(struct lsi_cache *cache, size_t n_rows, ls_error *err)
 
 static void commit(struct lsi_cache *cache, size_t n_rows)
 {
+    struct cache_streaming *c = streaming(cache);
+    if (is_packed(c)) {
+        c->settled += kind_of(c, n_rows) == LSI_PACKED_STEP ? 1 : 0;
+        lsi_packed_commit(&c->packed, n_rows);
+    }
     cache->length += n_rows;
 }
 
@@ -289,11 +364,15 @@ static void commit(struct lsi_cache *cache, size_t n_rows)
 static void settle(struct lsi_cache *cache, struct lsi_exec *ex)
 {
     struct cache_streaming *c = streaming(cache);
-    (void)ex;
-    if (!c->open)
-        return;
+    const bool open = c->open;
     c->open = false;
     c->start = 0;
+    if (is_packed(c)) {
+        lsi_packed_settle(&c->packed, ex);
+        c->settled = cache->length;
+    }
+    if (!open || is_packed(c))
+        return;
     const size_t n = c->layers[0].n, most = most_pages(&cache->shape, c->S, c->R);
     const size_t spent = n > most ? lsi_min_size(n - most, spent_pages(c)) : 0;
     turn(c, spent);
@@ -323,8 +402,13 @@ static struct lsi_kv_view recent_view(const struct cache_streaming *c, size_t la
 static void append(struct lsi_cache *cache, struct lsi_exec *ex, size_t layer, const float *k, size_t ldk,
                    const float *v, size_t ldv, size_t n_rows)
 {
+    struct cache_streaming *c = streaming(cache);
     size_t token0;
-    const struct lsi_kv_view kv = recent_view(streaming(cache), layer, &token0);
+    if (is_packed(c)) {
+        lsi_packed_append(&c->packed, ex, layer, kind_of(c, n_rows), k, ldk, v, ldv, n_rows);
+        return;
+    }
+    const struct lsi_kv_view kv = recent_view(c, layer, &token0);
     lsi_op_kv_store(ex, &kv, cache->length - token0, k, ldk, v, ldv, n_rows);
 }
 
@@ -333,7 +417,14 @@ static void attend_recent(struct cache_streaming *c, struct lsi_exec *ex, size_t
                           const struct lsi_cache_query *q, size_t row, size_t n, size_t from, size_t window,
                           float *lse)
 {
+    const struct lsi_packed_sight sight = {
+        .row = row, .n_rows = n, .from = from, .window = window, .sinks = from == 0
+    };
     size_t token0;
+    if (is_packed(c)) {
+        lsi_packed_attend(&c->packed, ex, layer, q, &sight, lse);
+        return;
+    }
     const struct lsi_kv_view kv = recent_view(c, layer, &token0);
     const struct lsi_attention a = {
         .q = q->q + row * q->ldq,
@@ -374,9 +465,10 @@ static size_t scratch(const struct lsi_exec *ex, const struct lsi_cache_shape *s
 {
     struct lsi_arena count = { 0 };
     struct sink_rows s;
-    (void)spec;
+    const size_t pack = spec->storage ? lsi_packed_scratch(ex, shape) : 0;
     layout_sink_rows(&count, &s, shape, shape->n_rows);
-    return lsi_op_attention_scratch(ex, shape->n_rows, shape->H, shape->G, shape->D) + count.used + 64;
+    return lsi_max_size(pack, lsi_op_attention_scratch(ex, shape->n_rows, shape->H, shape->G, shape->D) +
+                                  count.used + 64);
 }
 
 /* At the end of the scratch: operations use it from the beginning. */
@@ -427,7 +519,7 @@ static void attend_sinks(struct cache_streaming *c, struct lsi_exec *ex, size_t 
         .slot0 = c->S - 1,
         .end = c->S,
         .scale = q->scale,
-        .kv = view(c, layer, 0),
+        .kv = is_packed(c) ? lsi_packed_tail(&c->packed, layer) : view(c, layer, 0),
     };
     lsi_op_attention(ex, &a);
 }
@@ -490,6 +582,20 @@ static void cut(struct cache_streaming *c, size_t n_pages)
         lsi_kv_pages_cut(&c->layers[l], lsi_min_size(n_pages, c->layers[l].n));
 }
 
+static ls_status rewind_packed(struct cache_streaming *c, size_t n_tokens, ls_error *err)
+{
+    const size_t least = lsi_packed_least(&c->packed);
+    if (n_tokens > 0 && n_tokens < least)
+        return lsi_fail(
+            err, LS_E_UNSUPPORTED,
+            "cannot rewind to %zu tokens: what they see has been packed or the window has moved on; to "
+            "%zu or more, or to 0",
+            n_tokens, least);
+    lsi_packed_cut(&c->packed, n_tokens);
+    c->settled = lsi_min_size(c->settled, n_tokens);
+    return LS_OK;
+}
+
 static ls_status rewind_streaming(struct lsi_cache *cache, size_t n_tokens, ls_error *err)
 {
     struct cache_streaming *c = streaming(cache);
@@ -498,7 +604,9 @@ static ls_status rewind_streaming(struct lsi_cache *cache, size_t n_tokens, ls_e
         return lsi_fail(err, LS_E_INVAL, "cannot rewind to %zu tokens: the cache holds %zu", n_tokens,
                         cache->length);
     const bool in_sinks = n_tokens <= sinks * LSI_KV_PAGE;
-    if (!contiguous(c) && !in_sinks && from < c->first * LSI_KV_PAGE)
+    if (is_packed(c))
+        LSI_TRY(rewind_packed(c, n_tokens, err));
+    else if (!contiguous(c) && !in_sinks && from < c->first * LSI_KV_PAGE)
         return lsi_fail(
             err, LS_E_UNSUPPORTED,
             "cannot rewind to %zu tokens: the window has moved on and keeps, besides the sinks, what "
@@ -508,7 +616,7 @@ static ls_status rewind_streaming(struct lsi_cache *cache, size_t n_tokens, ls_e
         cut(c, sinks);
         c->first = sinks;
     }
-    if (contiguous(c))
+    if (contiguous(c) && !is_packed(c))
         cut(c, lsi_div_up(n_tokens, LSI_KV_PAGE));
     cache->length = n_tokens;
     c->open = false;
@@ -524,6 +632,11 @@ static ls_status tile(struct lsi_cache *cache, size_t n_tokens, ls_error *err)
                         LSI_KV_PAGE, cache->length);
     if (n_tokens <= cache->length)
         return rewind_streaming(cache, n_tokens, err);
+    if (is_packed(c)) {
+        LSI_TRY(lsi_packed_tile(&c->packed, n_tokens, err));
+        cache->length = c->settled = n_tokens;
+        return LS_OK;
+    }
     const size_t L = cache->shape.L, end = lsi_div_up(n_tokens, LSI_KV_PAGE);
     const size_t whole = contiguous(c) ? cache->length / LSI_KV_PAGE : c->layers[0].n - 1;
     const size_t n = lsi_max_size(c->layers[0].n, lsi_min_size(end, most_pages(&cache->shape, c->S, c->R)));
@@ -544,7 +657,8 @@ static ls_status tile(struct lsi_cache *cache, size_t n_tokens, ls_error *err)
 
 static size_t bytes(const struct lsi_cache *cache)
 {
-    return lsi_page_pool_bytes(streaming_const(cache)->pool);
+    const struct cache_streaming *c = streaming_const(cache);
+    return is_packed(c) ? lsi_packed_bytes(&c->packed) : lsi_page_pool_bytes(c->pool);
 }
 
 static size_t kept(const struct lsi_cache *cache, size_t layer, size_t g, int64_t *pos)
@@ -565,17 +679,27 @@ static size_t kept(const struct lsi_cache *cache, size_t layer, size_t g, int64_
 static size_t bytes_read(const struct lsi_cache *cache)
 {
     const struct lsi_cache_shape *s = &cache->shape;
-    size_t slots = 0;
-    for (size_t l = 0; l < s->L; l++)
-        slots += kept(cache, l, 0, NULL) + 1;
-    return slots * (lsi_kv_page_bytes(cache->spec.format, s->G, s->D) / LSI_KV_PAGE);
+    const struct cache_streaming *c = streaming_const(cache);
+    const size_t exact = lsi_kv_page_bytes(cache->spec.format, s->G, s->D) / LSI_KV_PAGE;
+    size_t total = 0;
+    for (size_t l = 0; l < s->L; l++) {
+        const size_t slots = kept(cache, l, 0, NULL) + 1;
+        const size_t last = is_packed(c) ? c->S + cache->length + 1 - c->packed.layers[l].nv : slots;
+        const size_t old = slots - lsi_min_size(slots, last);
+        total += (slots - old) * exact + (old > 0 ? old * lsi_packed_slot_bytes(&c->packed, false) : 0);
+    }
+    return total;
 }
 
 static ls_status fork_streaming(const struct lsi_cache *cache, struct lsi_cache **copy, ls_error *err)
 {
     const struct cache_streaming *from = streaming_const(cache);
-    struct cache_streaming *c = make(cache, lsi_page_pool_ref(from->pool));
-    for (size_t l = 0; c && l < cache->shape.L; l++)
+    struct cache_streaming *c = make(cache, is_packed(from) ? NULL : lsi_page_pool_ref(from->pool));
+    if (c && is_packed(from) && lsi_packed_fork(&c->packed, &from->packed, err) != LS_OK) {
+        free_streaming(&c->base);
+        c = NULL;
+    }
+    for (size_t l = 0; c && !is_packed(from) && l < cache->shape.L; l++)
         if (!lsi_kv_pages_share(&c->layers[l], &from->layers[l])) {
             free_streaming(&c->base);
             c = NULL;
@@ -588,26 +712,54 @@ static ls_status fork_streaming(const struct lsi_cache *cache, struct lsi_cache 
     c->first = from->first;
     c->start = from->start;
     c->open = from->open;
+    c->settled = from->settled;
     *copy = &c->base;
     return LS_OK;
+}
+
+/* What was read is a window with all of its pages, whose first has tokens that are still seen. */
+static bool plausible(const struct cache_streaming *c, size_t n_pages)
+{
+    const struct lsi_cache *base = &c->base;
+    const size_t sinks = sink_pages(c->S), end = lsi_div_up(base->length, LSI_KV_PAGE);
+    if (base->length > SIZE_MAX / 2 || c->start > base->length || c->R != recent_tokens(&base->spec, 1) ||
+        (c->open && base->spec.value[PROMPT].n != PROMPT_DENSE))
+        return false;
+    if (is_packed(c)) /* the storage has pages of its own */
+        return n_pages == 0;
+    return c->first >= sinks && (contiguous(c) ? n_pages >= end
+                                               : c->first <= oldest_seen(c) / LSI_KV_PAGE &&
+                                                     n_pages >= sinks && n_pages - sinks >= end - c->first);
 }
 
 static ls_status state(struct lsi_cache *cache, struct lsi_cache_io *io, ls_error *err)
 {
     struct cache_streaming *c = streaming(cache);
-    size_t n_pages = c->layers[0].n;
+    struct lsi_cache_value asked[LSI_CACHE_KEYS];
+    size_t n_pages = is_packed(c) ? 0 : c->layers[0].n;
     LSI_TRY(io->bytes(io, &cache->length, sizeof cache->length, err));
-    LSI_TRY(io->bytes(io, cache->spec.value, sizeof cache->spec.value, err));
+    memcpy(asked, cache->spec.value, sizeof asked);
+    asked[RECENT] = c->recent;
+    LSI_TRY(lsi_cache_io_values(io, cache->policy, asked, cache->spec.value, err));
     LSI_TRY(io->bytes(io, &c->R, sizeof c->R, err));
     LSI_TRY(io->bytes(io, &c->first, sizeof c->first, err));
     LSI_TRY(io->bytes(io, &c->start, sizeof c->start, err));
-    LSI_TRY(io->bytes(io, &c->open, sizeof c->open, err));
+    LSI_TRY(lsi_cache_io_flag(io, &c->open, err));
     LSI_TRY(io->bytes(io, &n_pages, sizeof n_pages, err));
-    if (io->reading &&
-        (c->start > cache->length || c->first > sink_pages(c->S) + cache->length / LSI_KV_PAGE ||
-         check_window(&cache->shape, c->S, c->R, NULL) != LS_OK))
+    if (io->reading && !plausible(c, n_pages))
+        return lsi_cache_damaged(io, err);
+    if (io->reading && check_window(&cache->shape, &cache->spec, c->S, c->R, NULL) != LS_OK)
         return lsi_fail(err, LS_E_LIMIT, "the session's window of %zu tokens does not fit the context of %zu",
                         c->S + c->R + 1, position_limit(&cache->shape));
+    if (is_packed(c)) {
+        c->packed.how.window = c->R;
+        c->settled = cache->length;
+        LSI_TRY(lsi_packed_state(&c->packed, cache->length, io, err));
+        for (size_t l = 0; l < cache->shape.L; l++)
+            if (c->packed.layers[l].n != cache->length)
+                return lsi_cache_damaged(io, err);
+        return LS_OK;
+    }
     for (size_t l = 0; l < cache->shape.L; l++)
         LSI_TRY(io->pages(io, &c->layers[l], n_pages, err));
     return LS_OK;
@@ -620,9 +772,10 @@ const struct lsi_cache_policy lsi_cache_streaming = {
     .keys = keys,
     .n_keys = LSI_LEN(keys),
     .endless = true,
-    .lossy = true,
+    .packs = true,
     .check = check,
     .plan = plan,
+    .plan_prompt = plan_prompt,
     .create = create,
     .free = free_streaming,
     .reserve = reserve,

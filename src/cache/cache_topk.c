@@ -124,22 +124,20 @@ static void choose(const struct lsi_cache_spec *spec, struct workspace *w, const
 
 /* ---- attending --------------------------------------------------------------------------------- */
 
-/* a: full attention of one row. out, lse: where the result goes. */
-static void attend_row(const struct lsi_cache *cache, struct lsi_exec *ex, struct workspace *w,
-                       struct lsi_attention *a)
+/* The sets of one row of full attention a, which finds its query and its result in the workspace. */
+static void choose_sets(const struct lsi_cache *cache, struct lsi_exec *ex, struct workspace *w,
+                        struct lsi_attention *a)
 {
     const struct lsi_cache_shape *s = &cache->shape;
     const struct lsi_cache_spec *spec = &cache->spec;
     const size_t n = a->slot0 + 1, sets = n_sets(s, spec);
-    const bool renorm = spec->value[RENORM].n == 0;
-    float *out = a->out, *lse = a->lse;
     size_t n_slots = 0;
 
     memcpy(w->q, a->q, s->H * s->D * sizeof *w->q);
     a->q = w->q;
     a->out = w->out;
     a->lse = w->lse;
-    if (!renorm || !per_q(spec))
+    if (spec->value[RENORM].n != 0 || !per_q(spec))
         lsi_op_attention(ex, a);
     if (per_q(spec)) {
         lsi_op_attention_scores(ex, a, w->scores, n);
@@ -152,6 +150,18 @@ static void attend_row(const struct lsi_cache *cache, struct lsi_exec *ex, struc
         choose(spec, w, w->scores + i * n, n, &n_slots);
     }
     w->first[sets] = n_slots;
+}
+
+/* a: full attention of one row. out, lse: where the result goes. */
+static void attend_row(const struct lsi_cache *cache, struct lsi_exec *ex, struct workspace *w,
+                       struct lsi_attention *a)
+{
+    const struct lsi_cache_shape *s = &cache->shape;
+    const struct lsi_cache_spec *spec = &cache->spec;
+    const bool renorm = spec->value[RENORM].n == 0;
+    float *out = a->out, *lse = a->lse;
+
+    choose_sets(cache, ex, w, a);
     const struct lsi_attention_slots chosen = { .q = w->q,
                                                 .out = out,
                                                 .lse = w->set_lse,
@@ -171,14 +181,19 @@ static void attend_row(const struct lsi_cache *cache, struct lsi_exec *ex, struc
         memcpy(lse, renorm ? w->set_lse : w->lse, s->H * sizeof *lse);
 }
 
+/* Whether a row that is token n - 1 has nothing to choose. */
+static bool sees_all(const struct lsi_cache *cache, size_t layer, size_t n)
+{
+    return lsi_cache_window(&cache->shape, layer) > 0 || set_size(&cache->spec, n) >= n;
+}
+
 static void attend(struct lsi_cache *cache, struct lsi_exec *ex, size_t layer,
                    const struct lsi_cache_query *q)
 {
     const struct lsi_cache_shape *s = &cache->shape;
     const bool prompt = cache->n_prompt > 0 || q->T > 1;
     const size_t n = cache->length + q->T;
-    if (lsi_cache_window(s, layer) > 0 || set_size(&cache->spec, n) >= n ||
-        (prompt && cache->spec.value[PROMPT].n == 0)) {
+    if (sees_all(cache, layer, n) || (prompt && cache->spec.value[PROMPT].n == 0)) {
         lsi_full_attend(cache, ex, layer, q);
         return;
     }
@@ -194,6 +209,25 @@ static void attend(struct lsi_cache *cache, struct lsi_exec *ex, size_t layer,
         a.lse = q->lse ? q->lse + t * s->H : NULL;
         attend_row(cache, ex, &w, &a);
     }
+    lsi_kept_release(ex, bytes);
+}
+
+static void reads(struct lsi_cache *cache, struct lsi_exec *ex, size_t layer, const struct lsi_cache_query *q,
+                  struct lsi_cache_reads *to)
+{
+    const struct lsi_cache_shape *s = &cache->shape;
+    const size_t n = cache->length + 1;
+    if (sees_all(cache, layer, n)) {
+        lsi_cache_read_all(to, s->H, lsi_cache_window(s, layer));
+        return;
+    }
+    struct workspace w;
+    struct lsi_attention a = lsi_full_attention(cache, layer, q);
+    const size_t bytes = layout(&w, NULL, s, &cache->spec, n);
+    layout(&w, lsi_kept_hold(ex, bytes), s, &cache->spec, n);
+    choose_sets(cache, ex, &w, &a);
+    const struct lsi_cache_read_always none = { .end = n };
+    lsi_cache_read_slots(to, s->H, w.slots, w.first, n_sets(s, &cache->spec), &none);
     lsi_kept_release(ex, bytes);
 }
 
@@ -256,6 +290,7 @@ const struct lsi_cache_policy lsi_cache_topk = {
     .append = lsi_full_append,
     .attend = attend,
     .commit = lsi_full_commit,
+    .reads = reads,
     .scratch = scratch,
     .rewind = lsi_full_rewind,
     .bytes = lsi_full_bytes,

@@ -51,7 +51,13 @@ static bool size_arrays(struct lsi_kept *c, struct lsi_kept_layer *l, size_t cap
 size_t lsi_kept_plan(const struct lsi_cache_shape *shape, const struct lsi_cache_spec *spec, size_t n_cols,
                      size_t n_tokens)
 {
+    const struct lsi_packing how = lsi_packing_of(spec);
     size_t pages, layer, total;
+    if (spec->storage) {
+        pages = lsi_packed_plan(shape, &how, n_tokens, n_tokens);
+        layer = n_tokens > SIZE_MAX / 4 ? SIZE_MAX : array_bytes(shape->G, n_cols, array_slots(n_tokens));
+        return lsi_mul_size(layer, shape->L, &layer) && lsi_add_size(pages, layer, &total) ? total : SIZE_MAX;
+    }
     if (n_tokens > SIZE_MAX / 4 ||
         !lsi_mul_size(lsi_div_up(n_tokens, LSI_KV_PAGE), lsi_kv_page_bytes(spec->format, shape->G, shape->D),
                       &pages) ||
@@ -63,7 +69,7 @@ size_t lsi_kept_plan(const struct lsi_cache_shape *shape, const struct lsi_cache
 
 size_t lsi_kept_bytes(const struct lsi_kept *c)
 {
-    size_t bytes = lsi_page_pool_bytes(c->pool);
+    size_t bytes = lsi_kept_packs(c) ? lsi_packed_bytes(&c->packed) : lsi_page_pool_bytes(c->pool);
     for (size_t l = 0; l < c->base.shape.L; l++)
         bytes += array_bytes(c->base.shape.G, c->n_cols, c->layers[l].cap);
     return bytes;
@@ -76,6 +82,14 @@ size_t lsi_kept_bytes_read(const struct lsi_kept *c)
     size_t bytes = 0;
     for (size_t l = 0; l < s->L; l++) {
         const size_t window = lsi_cache_window(s, l), n = c->layers[l].n;
+        if (lsi_kept_packs(c)) {
+            const size_t seen = window ? lsi_min_size(n, window) : n;
+            const size_t exact = lsi_min_size(seen, n - c->packed.layers[l].nv);
+            bytes += exact * lsi_packed_slot_bytes(&c->packed, true) +
+                     (seen - exact) * lsi_packed_slot_bytes(&c->packed, false) +
+                     (window ? 0 : n * s->G * c->n_cols * sizeof(float));
+            continue;
+        }
         bytes += window ? lsi_min_size(n, window) * slot : n * (slot + s->G * c->n_cols * sizeof(float));
     }
     return bytes;
@@ -106,14 +120,17 @@ ls_status lsi_kept_create(struct lsi_kept **out, size_t bytes, size_t n_cols,
     ask(c);
     c->layers = lsi_calloc(alloc, shape->L, sizeof *c->layers);
     ls_status st = c->layers ? LS_OK : lsi_fail(err, LS_E_NOMEM, "out of memory for the KV cache");
-    if (st == LS_OK)
+    const struct lsi_packing how = lsi_packing_of(spec);
+    if (st == LS_OK && spec->storage)
+        st = lsi_packed_create(&c->packed, shape, &how, alloc, err);
+    else if (st == LS_OK)
         st = lsi_page_pool_create(&c->pool, lsi_kv_page_bytes(spec->format, shape->G, shape->D), shape->L,
                                   alloc, err);
     if (st != LS_OK) {
         lsi_kept_free(c);
         return st;
     }
-    for (size_t l = 0; l < shape->L; l++)
+    for (size_t l = 0; c->pool && l < shape->L; l++)
         lsi_kv_pages_init(&c->layers[l].pages, c->pool);
     *out = c;
     return LS_OK;
@@ -123,10 +140,13 @@ void lsi_kept_free(struct lsi_kept *c)
 {
     if (!c)
         return;
-    for (size_t l = 0; c->layers && c->pool && l < c->base.shape.L; l++) {
-        lsi_kv_pages_cut(&c->layers[l].pages, 0);
+    for (size_t l = 0; c->layers && l < c->base.shape.L; l++) {
+        if (c->pool)
+            lsi_kv_pages_cut(&c->layers[l].pages, 0);
         free_arrays(c, &c->layers[l]);
     }
+    if (c->packed.layers)
+        lsi_packed_free(&c->packed);
     lsi_free(c->base.alloc, c->layers, c->base.shape.L * sizeof *c->layers);
     lsi_page_pool_unref(c->pool);
     lsi_free(c->base.alloc, c, c->bytes);
@@ -139,18 +159,21 @@ struct lsi_kept *lsi_kept_fork(const struct lsi_kept *from)
     if (!c)
         return NULL;
     memcpy(c, from, from->bytes);
-    c->pool = lsi_page_pool_ref(from->pool);
+    c->pool = from->pool ? lsi_page_pool_ref(from->pool) : NULL;
+    c->packed = (struct lsi_packed){ 0 };
     c->layers = lsi_calloc(base->alloc, base->shape.L, sizeof *c->layers);
     bool ok = c->layers != NULL;
-    for (size_t l = 0; ok && l < base->shape.L; l++)
+    for (size_t l = 0; ok && c->pool && l < base->shape.L; l++)
         lsi_kv_pages_init(&c->layers[l].pages, c->pool);
+    ok = ok && (c->pool || lsi_packed_fork(&c->packed, &from->packed, NULL) == LS_OK);
     for (size_t l = 0; ok && l < base->shape.L; l++) {
         const struct lsi_kept_layer *src = &from->layers[l];
         struct lsi_kept_layer *to = &c->layers[l];
-        ok = size_arrays(c, to, src->cap, 0) && lsi_kv_pages_share(&to->pages, &src->pages);
+        ok = size_arrays(c, to, src->cap, 0) && (!c->pool || lsi_kv_pages_share(&to->pages, &src->pages));
         if (ok && src->cap > 0)
             memcpy(to->pos, src->pos, array_bytes(base->shape.G, from->n_cols, src->cap));
         to->n = src->n;
+        to->holes = src->holes;
         to->turn_n = src->turn_n;
     }
     if (ok)
@@ -166,7 +189,8 @@ struct lsi_kept *lsi_kept_fork(const struct lsi_kept *from)
 static void trim(struct lsi_kept *c, size_t layer)
 {
     struct lsi_kept_layer *l = &c->layers[layer];
-    lsi_kv_pages_cut(&l->pages, lsi_min_size(l->pages.n, lsi_div_up(l->n, LSI_KV_PAGE)));
+    if (c->pool)
+        lsi_kv_pages_cut(&l->pages, lsi_min_size(l->pages.n, lsi_div_up(l->n, LSI_KV_PAGE)));
     if (l->n == 0)
         free_arrays(c, l);
     else if (array_slots(l->n) < l->cap)
@@ -190,6 +214,21 @@ static bool grow_pages(struct lsi_kept *c, size_t n_rows)
     return true;
 }
 
+/* What rows are to packed storage. */
+static enum lsi_packed_rows kind_of(const struct lsi_kept *c, size_t n_rows)
+{
+    return lsi_packed_kind(c->prompt && !c->piece, c->base.n_prompt, n_rows);
+}
+
+static bool grow(struct lsi_kept *c, size_t n_rows)
+{
+    if (!lsi_kept_packs(c))
+        return grow_pages(c, n_rows);
+    for (size_t l = 0; l < c->base.shape.L; l++)
+        c->packed.layers[l].n = c->layers[l].n;
+    return lsi_packed_reserve(&c->packed, kind_of(c, n_rows), n_rows);
+}
+
 ls_status lsi_kept_reserve(struct lsi_kept *c, size_t n_rows, bool own_all, ls_error *err)
 {
     const struct lsi_cache *base = &c->base;
@@ -198,12 +237,13 @@ ls_status lsi_kept_reserve(struct lsi_kept *c, size_t n_rows, bool own_all, ls_e
     if (!lsi_add_size(base->length, n_rows, &n_tokens) || n_tokens > base->shape.n_ctx)
         return lsi_fail(err, LS_E_LIMIT, "%zu tokens do not fit the context of %zu", base->length + n_rows,
                         base->shape.n_ctx);
-    bool ok = grow_pages(c, n_rows);
+    bool ok = grow(c, n_rows);
     for (size_t l = 0; ok && l < L; l++) {
         struct lsi_kept_layer *layer = &c->layers[l];
         const size_t cap = array_slots(layer->n + n_rows);
         ok = (cap <= layer->cap || size_arrays(c, layer, cap, layer->n)) &&
-             lsi_kv_pages_own(&layer->pages, own_all ? 0 : layer->n / LSI_KV_PAGE, layer->pages.n);
+             (!c->pool ||
+              lsi_kv_pages_own(&layer->pages, own_all ? 0 : layer->n / LSI_KV_PAGE, layer->pages.n));
     }
     if (!ok) {
         for (size_t l = 0; l < L; l++)
@@ -216,6 +256,8 @@ ls_status lsi_kept_reserve(struct lsi_kept *c, size_t n_rows, bool own_all, ls_e
 
 static struct lsi_kv_view view(const struct lsi_kept *c, size_t layer)
 {
+    if (lsi_kept_packs(c))
+        return lsi_packed_tail(&c->packed, layer);
     return (struct lsi_kv_view){
         .format = c->base.spec.format,
         .G = c->base.shape.G,
@@ -227,8 +269,74 @@ static struct lsi_kv_view view(const struct lsi_kept *c, size_t layer)
 void lsi_kept_append(struct lsi_kept *c, struct lsi_exec *ex, size_t layer, const float *k, size_t ldk,
                      const float *v, size_t ldv, size_t n_rows)
 {
+    if (lsi_kept_packs(c)) {
+        lsi_packed_append(&c->packed, ex, layer, kind_of(c, n_rows), k, ldk, v, ldv, n_rows);
+        return;
+    }
     const struct lsi_kv_view kv = view(c, layer);
     lsi_op_kv_store(ex, &kv, c->layers[layer].n, k, ldk, v, ldv, n_rows);
+}
+
+/* Words of a kv head that say which slots are no holes: of whole pages. */
+static size_t seen_words(size_t n)
+{
+    return lsi_div_up(n, LSI_KV_PAGE) * (LSI_KV_PAGE / 16);
+}
+
+size_t lsi_kept_hold_bytes(const struct lsi_cache_shape *shape, const struct lsi_cache_spec *spec)
+{
+    return spec->storage
+               ? lsi_round_up(shape->G * seen_words(shape->n_ctx) * sizeof(uint16_t), LSI_CACHE_LINE)
+               : 0;
+}
+
+/* Which of the n first slots of a layer are no holes: [G][seen_words]. */
+static void find_holes(const struct lsi_kept *c, size_t layer, size_t n, uint16_t *seen)
+{
+    const size_t words = seen_words(n);
+    for (size_t g = 0; g < c->base.shape.G; g++) {
+        const uint32_t *pos = lsi_kept_pos(&c->layers[layer], g);
+        for (size_t w = 0; w < words; w++) {
+            unsigned bits = 0;
+            for (size_t i = 0; i < 16; i++)
+                bits |= (unsigned)(pos[lsi_min_size(16 * w + i, n - 1)] != LSI_KEPT_HOLE) << i;
+            seen[g * words + w] = (uint16_t)bits;
+        }
+    }
+}
+
+void lsi_kept_attend(struct lsi_kept *c, struct lsi_exec *ex, size_t layer, const struct lsi_cache_query *q,
+                     float *lse)
+{
+    struct lsi_attention a = lsi_kept_attention(c, layer, q);
+    struct lsi_packed_sight sight = { .n_rows = q->T, .window = q->window, .sinks = true };
+    if (!lsi_kept_packs(c)) {
+        a.lse = lse;
+        lsi_op_attention(ex, &a);
+        return;
+    }
+    const size_t n = c->packed.layers[layer].nv;
+    const size_t bytes = c->layers[layer].holes > 0 ? c->base.shape.G * seen_words(n) * sizeof(uint16_t) : 0;
+    if (bytes > 0) {
+        uint16_t *seen = lsi_kept_hold(ex, bytes);
+        find_holes(c, layer, n, seen);
+        sight.seen = seen;
+        sight.ld_seen = seen_words(n);
+    }
+    lsi_packed_attend(&c->packed, ex, layer, q, &sight, lse);
+    if (bytes > 0)
+        lsi_kept_release(ex, bytes);
+}
+
+void lsi_kept_sums(struct lsi_kept *c, struct lsi_exec *ex, size_t layer, const struct lsi_cache_query *q,
+                   const float *lse, float *sums, size_t ld)
+{
+    struct lsi_attention a = lsi_kept_attention(c, layer, q);
+    a.lse = (float *)lse;
+    if (lsi_kept_packs(c))
+        lsi_packed_sums(&c->packed, ex, layer, q, lse, sums, ld);
+    else
+        lsi_op_attention_sums(ex, &a, sums, ld);
 }
 
 struct lsi_attention lsi_kept_attention(const struct lsi_kept *c, size_t layer,
@@ -258,7 +366,10 @@ void lsi_kept_commit(struct lsi_kept *c, size_t n_rows)
             for (size_t t = 0; t < n_rows; t++)
                 lsi_kept_pos(l, g)[l->n + t] = (uint32_t)(base->length + t);
         l->n += n_rows;
+        if (lsi_kept_packs(c))
+            c->packed.layers[i].n = l->n;
     }
+    c->piece = false;
     if (c->reading && !c->prompt)
         c->begin = base->length;
     c->prompt = c->reading;
@@ -266,12 +377,35 @@ void lsi_kept_commit(struct lsi_kept *c, size_t n_rows)
     c->block = n_rows;
 }
 
+bool lsi_kept_can_cut(const struct lsi_kept *c, size_t n_rows)
+{
+    bool can = true;
+    for (size_t l = 0; lsi_kept_packs(c) && l < c->base.shape.L; l++)
+        can = can && c->layers[l].n - n_rows >= lsi_packed_least_of(&c->packed, l);
+    return can;
+}
+
+bool lsi_kept_can_cut_to_turn(const struct lsi_kept *c)
+{
+    bool can = true;
+    for (size_t l = 0; lsi_kept_packs(c) && l < c->base.shape.L; l++)
+        can = can && c->layers[l].turn_n >= lsi_packed_least_of(&c->packed, l);
+    return can;
+}
+
+/* A layer has n slots. */
+static void cut_layer(struct lsi_kept *c, size_t layer, size_t n)
+{
+    c->layers[layer].n = n;
+    if (lsi_kept_packs(c))
+        lsi_packed_cut_layer(&c->packed, layer, n);
+    trim(c, layer);
+}
+
 void lsi_kept_cut(struct lsi_kept *c, size_t n_rows)
 {
-    for (size_t l = 0; l < c->base.shape.L; l++) {
-        c->layers[l].n -= n_rows;
-        trim(c, l);
-    }
+    for (size_t l = 0; l < c->base.shape.L; l++)
+        cut_layer(c, l, c->layers[l].n - n_rows);
     c->base.length -= n_rows;
     c->block = 0;
     c->prompt = c->prompt && c->base.length > c->begin;
@@ -279,10 +413,8 @@ void lsi_kept_cut(struct lsi_kept *c, size_t n_rows)
 
 void lsi_kept_cut_to_turn(struct lsi_kept *c)
 {
-    for (size_t l = 0; l < c->base.shape.L; l++) {
-        c->layers[l].n = c->layers[l].turn_n;
-        trim(c, l);
-    }
+    for (size_t l = 0; l < c->base.shape.L; l++)
+        cut_layer(c, l, c->layers[l].turn_n);
     c->base.length = c->turn;
     c->block = 0;
     c->prompt = false;
@@ -292,7 +424,7 @@ void lsi_kept_clear(struct lsi_kept *c)
 {
     c->turn = 0;
     for (size_t l = 0; l < c->base.shape.L; l++)
-        c->layers[l].turn_n = 0;
+        c->layers[l].turn_n = c->layers[l].holes = 0;
     lsi_kept_cut_to_turn(c);
     ask(c);
 }
@@ -304,6 +436,12 @@ void lsi_kept_resolve(struct lsi_kept *c, size_t n_prompt)
         c->base.spec.value[i] = (struct lsi_cache_value){ .n = (int64_t)n, .percent = -1 };
     }
     c->resolved = true;
+}
+
+void lsi_kept_settle(struct lsi_kept *c, struct lsi_exec *ex)
+{
+    if (lsi_kept_packs(c))
+        lsi_packed_settle(&c->packed, ex);
 }
 
 void lsi_kept_end_turn(struct lsi_kept *c)
@@ -367,15 +505,7 @@ uint64_t lsi_kept_threshold(uint64_t *keys, size_t n, size_t k)
 bool lsi_kept_own(struct lsi_kept *c, size_t layer)
 {
     struct lsi_kv_pages *t = &c->layers[layer].pages;
-    return lsi_kv_pages_own(t, 0, t->n);
-}
-
-/* The numbers beside the slots of a kv head: slot `to` gets those of `from`. */
-static void move_numbers(struct lsi_kept *c, struct lsi_kept_layer *l, size_t g, size_t to, size_t from)
-{
-    lsi_kept_pos(l, g)[to] = lsi_kept_pos(l, g)[from];
-    for (size_t i = 0; i < c->n_cols; i++)
-        lsi_kept_col(c, l, i, g)[to] = lsi_kept_col(c, l, i, g)[from];
+    return !c->pool || lsi_kv_pages_own(t, 0, t->n); /* room for rows has made the tail this cache's alone */
 }
 
 void lsi_kept_retain(struct lsi_kept *c, struct lsi_exec *ex, size_t layer, size_t g, const uint32_t *slot,
@@ -389,13 +519,21 @@ void lsi_kept_retain(struct lsi_kept *c, struct lsi_exec *ex, size_t layer, size
     uint32_t to[BATCH];
     size_t i = 0;
 
+    if (lsi_kept_packs(c)) {
+        for (size_t s = 0; s < l->n; s++)
+            if (i < n && slot[i] == s)
+                i++;
+            else
+                lsi_kept_pos(l, g)[s] = LSI_KEPT_HOLE;
+        return;
+    }
     while (i < n && slot[i] == i) /* they are in their places */
         i++;
     for (size_t done; i < n; i += done) {
         done = lsi_min_size(BATCH, n - i);
         for (size_t j = 0; j < done; j++) {
             to[j] = (uint32_t)(i + j);
-            move_numbers(c, l, g, i + j, slot[i + j]);
+            lsi_kept_move_numbers(c, l, g, i + j, slot[i + j]);
         }
         lsi_op_kv_move(ex, &kv, g, to, slot + i, done);
     }
@@ -406,10 +544,69 @@ void lsi_kept_drop(struct lsi_kept *c, struct lsi_exec *ex, size_t layer, size_t
     struct lsi_kept_layer *l = &c->layers[layer];
     const struct lsi_kv_view kv = view(c, layer);
     const uint32_t to = (uint32_t)slot, from = (uint32_t)(l->n - 1);
-    if (to == from)
+    if (lsi_kept_packs(c))
+        lsi_kept_pos(l, g)[slot] = LSI_KEPT_HOLE;
+    if (lsi_kept_packs(c) || to == from)
         return;
-    move_numbers(c, l, g, to, from);
+    lsi_kept_move_numbers(c, l, g, to, from);
     lsi_op_kv_move(ex, &kv, g, &to, &from, 1);
+}
+
+/* Holes of a kv head from slot `from` on. */
+static size_t holes_from(const struct lsi_kept_layer *l, size_t g, size_t from)
+{
+    size_t n = 0;
+    for (size_t s = from; s < l->n; s++)
+        n += lsi_kept_pos(l, g)[s] == LSI_KEPT_HOLE ? 1 : 0;
+    return n;
+}
+
+/* The first n holes from slot `from` on, which are exact, are filled by what follows. */
+static void fill_holes(struct lsi_kept *c, struct lsi_exec *ex, size_t layer, size_t g, size_t from, size_t n)
+{
+    enum {
+        BATCH = 256
+    };
+    struct lsi_kept_layer *l = &c->layers[layer];
+    uint32_t to[BATCH], old[BATCH];
+    size_t at = from, done = 0, batch = 0;
+    for (size_t s = from; s < l->n; s++) {
+        if (done < n && lsi_kept_pos(l, g)[s] == LSI_KEPT_HOLE) {
+            done++;
+            continue;
+        }
+        if (at != s) {
+            lsi_kept_move_numbers(c, l, g, at, s);
+            to[batch] = (uint32_t)at;
+            old[batch++] = (uint32_t)s;
+        }
+        at++;
+        if (batch == BATCH || s + 1 == l->n) {
+            lsi_packed_move(&c->packed, ex, layer, g, to, old, batch);
+            batch = 0;
+        }
+    }
+    lsi_packed_move(&c->packed, ex, layer, g, to, old, batch);
+}
+
+void lsi_kept_dropped(struct lsi_kept *c, struct lsi_exec *ex, size_t layer, size_t n)
+{
+    struct lsi_kept_layer *l = &c->layers[layer];
+    const size_t G = c->base.shape.G;
+    if (!lsi_kept_packs(c)) {
+        l->n -= n;
+        return;
+    }
+    const size_t from = c->packed.layers[layer].nk;
+    size_t fewest = SIZE_MAX;
+    for (size_t g = 0; g < G; g++)
+        fewest = lsi_min_size(fewest, holes_from(l, g, from));
+    for (size_t g = 0; fewest > 0 && g < G; g++)
+        fill_holes(c, ex, layer, g, from, fewest);
+    l->holes += n - fewest;
+    l->n -= fewest;
+    l->turn_n = lsi_min_size(l->turn_n, l->n); /* there is no going back to it */
+    c->packed.layers[layer].n = l->n;
 }
 
 void lsi_kept_slide(struct lsi_kept *c, size_t layer)
@@ -417,7 +614,7 @@ void lsi_kept_slide(struct lsi_kept *c, size_t layer)
     struct lsi_kept_layer *l = &c->layers[layer];
     struct lsi_kv_pages *t = &l->pages;
     const size_t window = lsi_cache_window(&c->base.shape, layer);
-    const size_t n = l->n > window ? (l->n - window) / LSI_KV_PAGE : 0; /* pages */
+    const size_t n = c->pool && l->n > window ? (l->n - window) / LSI_KV_PAGE : 0; /* pages */
     if (n == 0 || !lsi_kept_own(c, layer))
         return;
     for (size_t i = n; i < t->n; i++)
@@ -425,7 +622,7 @@ void lsi_kept_slide(struct lsi_kept *c, size_t layer)
     l->n -= n * LSI_KV_PAGE;
     for (size_t g = 0; g < c->base.shape.G; g++)
         for (size_t s = 0; s < l->n; s++)
-            move_numbers(c, l, g, s, s + n * LSI_KV_PAGE);
+            lsi_kept_move_numbers(c, l, g, s, s + n * LSI_KV_PAGE);
 }
 
 /* ---- the rest of the seam ---------------------------------------------------------------------------- */
@@ -464,7 +661,7 @@ size_t lsi_kept_tokens(const struct lsi_kept *c, size_t layer, size_t g, size_t 
     bool sorted = true;
     for (size_t s = 0; s < l->n; s++) {
         const int64_t p = lsi_kept_pos(l, g)[s];
-        if (s == without || (window > 0 && (size_t)p + window <= length))
+        if (s == without || p == LSI_KEPT_HOLE || (window > 0 && (size_t)p + window <= length))
             continue;
         if (pos) {
             pos[n] = p;
@@ -483,7 +680,9 @@ ls_status lsi_kept_tile(struct lsi_kept *c, size_t layer, size_t n_tokens, size_
     const struct lsi_cache_shape *s = &c->base.shape;
     struct lsi_kept_layer *l = &c->layers[layer];
     const size_t window = lsi_cache_window(s, layer);
-    const size_t n = lsi_min_size(n_tokens, window ? lsi_round_up(window, LSI_KV_PAGE) : keep);
+    const size_t wanted = lsi_min_size(n_tokens, window ? lsi_round_up(window, LSI_KV_PAGE) : keep);
+    const size_t n =
+        lsi_kept_packs(c) ? lsi_max_size(wanted, l->n) : wanted; /* codes are not cut in the middle */
     const size_t last = lsi_min_size(n, window ? n : recent), early = n - last;
     const size_t whole = lsi_max_size(1, l->n / LSI_KV_PAGE), pages = lsi_div_up(n, LSI_KV_PAGE);
 
@@ -491,16 +690,69 @@ ls_status lsi_kept_tile(struct lsi_kept *c, size_t layer, size_t n_tokens, size_
         return lsi_fail(err, LS_E_INVAL, "repeating a cache takes tokens in it");
     if (n_tokens > s->n_ctx)
         return lsi_fail(err, LS_E_LIMIT, "%zu tokens do not fit the context of %zu", n_tokens, s->n_ctx);
-    if (!lsi_kv_pages_grow(&l->pages, 1, pages) || !lsi_kept_own(c, layer) ||
+    if (lsi_kept_packs(c) && n > l->n)
+        LSI_TRY(lsi_packed_tile_layer(&c->packed, layer, n, err));
+    if ((c->pool && !lsi_kv_pages_grow(&l->pages, 1, pages)) || !lsi_kept_own(c, layer) ||
         !size_arrays(c, l, lsi_max_size(l->cap, array_slots(n)), l->n))
         return lsi_fail(err, LS_E_NOMEM, "out of memory for %zu tokens of the KV cache", n);
-    for (size_t p = whole; p < pages; p++)
+    for (size_t p = whole; c->pool && p < pages; p++)
         memcpy(l->pages.page[p], l->pages.page[p % whole], lsi_kv_pages_bytes(&l->pages));
     for (size_t g = 0; g < s->G; g++)
         for (size_t j = 0; j < n; j++)
             lsi_kept_pos(l, g)[j] = (uint32_t)(j < early ? j * (n_tokens - last) / early : n_tokens - n + j);
     l->n = n;
+    l->holes = 0;
     return LS_OK;
+}
+
+/* Slots of a kv head have different tokens or are holes, and the last block's are at the end. pos: [n] */
+static bool plausible_head(const struct lsi_kept *c, const struct lsi_kept_layer *l, size_t g, int64_t *pos)
+{
+    const size_t length = c->base.length;
+    size_t n = 0;
+    for (size_t s = 0; s < l->n; s++) {
+        const uint32_t p = lsi_kept_pos(l, g)[s];
+        if (s + c->block >= l->n && (size_t)p != length - (l->n - s))
+            return false;
+        if (p != LSI_KEPT_HOLE)
+            pos[n++] = p;
+    }
+    sort(pos, n);
+    for (size_t s = 1; s < n; s++)
+        if (pos[s - 1] == pos[s])
+            return false;
+    return n + l->holes == l->n && (n == 0 || (size_t)pos[n - 1] < length);
+}
+
+static ls_status check_layer(const struct lsi_kept *c, const struct lsi_kept_layer *l,
+                             const struct lsi_cache_io *io, ls_error *err)
+{
+    if (c->block > l->n)
+        return lsi_cache_damaged(io, err);
+    int64_t *pos = lsi_calloc(c->base.alloc, l->n, sizeof *pos);
+    if (!pos)
+        return lsi_fail(err, LS_E_NOMEM, "out of memory for the KV cache of the session");
+    bool ok = true;
+    for (size_t g = 0; ok && g < c->base.shape.G; g++)
+        ok = plausible_head(c, l, g, pos);
+    lsi_free(c->base.alloc, pos, l->n * sizeof *pos);
+    return ok ? LS_OK : lsi_cache_damaged(io, err);
+}
+
+bool lsi_kept_whole_since_turn(const struct lsi_kept *c)
+{
+    for (size_t i = 0; i < c->base.shape.L; i++) {
+        const struct lsi_kept_layer *l = &c->layers[i];
+        if (l->n - l->turn_n != c->base.length - c->turn)
+            return false;
+        for (size_t g = 0; g < c->base.shape.G; g++)
+            for (size_t s = 0; s < l->n; s++) {
+                const uint32_t p = lsi_kept_pos(l, g)[s];
+                if (s < l->turn_n ? p >= c->turn && p != LSI_KEPT_HOLE : p != c->turn + (s - l->turn_n))
+                    return false;
+            }
+    }
+    return true;
 }
 
 static ls_status layer_state(struct lsi_kept *c, size_t layer, struct lsi_cache_io *io, ls_error *err)
@@ -508,16 +760,28 @@ static ls_status layer_state(struct lsi_kept *c, size_t layer, struct lsi_cache_
     struct lsi_kept_layer *l = &c->layers[layer];
     LSI_TRY(io->bytes(io, &l->n, sizeof l->n, err));
     LSI_TRY(io->bytes(io, &l->turn_n, sizeof l->turn_n, err));
-    if (l->n > c->base.length || l->turn_n > l->n) {
-        l->n = l->turn_n = 0;
-        return lsi_fail(err, LS_E_FORMAT,
-                        "the session's KV cache holds more slots than tokens: it is damaged");
+    LSI_TRY(io->bytes(io, &l->holes, sizeof l->holes, err));
+    if (l->n > c->base.length || l->turn_n > l->n || l->holes > l->n ||
+        (l->holes > 0 && !lsi_kept_packs(c))) {
+        l->n = l->turn_n = l->holes = 0;
+        return lsi_cache_damaged(io, err);
     }
     if (io->reading && !size_arrays(c, l, array_slots(l->n), 0))
         return lsi_fail(err, LS_E_NOMEM, "out of memory for the KV cache of the session");
-    for (size_t i = 0; i < c->base.shape.G * (1 + c->n_cols); i++)
+    for (size_t i = 0; l->n > 0 && i < c->base.shape.G * (1 + c->n_cols); i++)
         LSI_TRY(io->bytes(io, l->pos + i * l->cap, l->n * sizeof *l->pos, err));
-    return io->pages(io, &l->pages, lsi_div_up(l->n, LSI_KV_PAGE), err);
+    if (io->reading)
+        LSI_TRY(check_layer(c, l, io, err));
+    return c->pool ? io->pages(io, &l->pages, lsi_div_up(l->n, LSI_KV_PAGE), err) : LS_OK;
+}
+
+/* Budgets are numbers of tokens where they are said to be, and as they were asked for where not. */
+static bool values_resolved(const struct lsi_kept *c)
+{
+    for (size_t i = 0; i < c->base.policy->n_keys; i++)
+        if (c->base.spec.value[i].percent != (c->resolved ? -1 : c->asked[i].percent))
+            return false;
+    return true;
 }
 
 ls_status lsi_kept_state(struct lsi_kept *c, struct lsi_cache_io *io, ls_error *err)
@@ -526,17 +790,26 @@ ls_status lsi_kept_state(struct lsi_kept *c, struct lsi_cache_io *io, ls_error *
     LSI_TRY(io->bytes(io, &base->length, sizeof base->length, err));
     LSI_TRY(io->bytes(io, &c->turn, sizeof c->turn, err));
     LSI_TRY(io->bytes(io, &c->block, sizeof c->block, err));
-    LSI_TRY(io->bytes(io, &c->resolved, sizeof c->resolved, err));
-    LSI_TRY(io->bytes(io, &c->prompt, sizeof c->prompt, err));
+    LSI_TRY(lsi_cache_io_flag(io, &c->resolved, err));
+    LSI_TRY(lsi_cache_io_flag(io, &c->prompt, err));
     LSI_TRY(io->bytes(io, &c->begin, sizeof c->begin, err));
-    LSI_TRY(io->bytes(io, c->asked, sizeof c->asked, err));
-    LSI_TRY(io->bytes(io, base->spec.value, sizeof base->spec.value, err));
+    LSI_TRY(lsi_cache_io_values(io, base->policy, c->asked, c->asked, err));
+    LSI_TRY(lsi_cache_io_values(io, base->policy, c->asked, base->spec.value, err));
     if (base->length > base->shape.n_ctx)
         return lsi_fail(err, LS_E_LIMIT,
                         "the session holds %zu tokens, the context at most %zu: make it longer", base->length,
                         base->shape.n_ctx);
+    LSI_TRY(lsi_cache_io_flag(io, &c->piece, err));
+    if (io->reading && (c->turn > base->length || c->begin > base->length || !values_resolved(c)))
+        return lsi_cache_damaged(io, err);
     for (size_t l = 0; l < base->shape.L; l++)
         LSI_TRY(layer_state(c, l, io, err));
+    if (!lsi_kept_packs(c))
+        return LS_OK;
+    LSI_TRY(lsi_packed_state(&c->packed, base->length, io, err));
+    for (size_t l = 0; l < base->shape.L; l++)
+        if (c->packed.layers[l].n != c->layers[l].n)
+            return lsi_cache_damaged(io, err);
     return LS_OK;
 }
 

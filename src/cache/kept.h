@@ -12,24 +12,34 @@
  *
  * Layers with a sliding window are attended plainly. At the end of a prompt they forget whole pages
  * before the window, which no later row sees.
+ *
+ * Over packed storage (packed.h) a slot that is packed cannot be left alone: dropping its token makes a hole,
+ * a slot that nobody sees. Tokens in the exact tail are taken out of it, as many in each kv head: those that
+ * a head has more of stay as holes and are packed. The tail that rows of a step see has no holes, because its
+ * tokens are among the latest, which are never dropped. When blocks of slots have more holes than tokens,
+ * what is left of them is quantised anew, together (lsi_kept_compact).
  */
 #ifndef LSI_KEPT_H
 #define LSI_KEPT_H
 
-#include "cache/cache.h"
+#include "cache/packed.h"
+
+#define LSI_KEPT_HOLE UINT32_MAX /* instead of the place of a slot's token */
 
 struct lsi_kept_layer {
-    struct lsi_kv_pages pages;
-    size_t n;      /* slots in use */
-    size_t turn_n; /* when `turn` was set */
-    size_t cap;    /* slots of the arrays below */
-    uint32_t *pos; /* [G][cap] */
-    float *col;    /* [n_cols][G][cap] */
+    struct lsi_kv_pages pages; /* none when storage is packed */
+    size_t n;                  /* slots in use, */
+    size_t holes;              /* and of those in each kv head the ones whose tokens have been dropped */
+    size_t turn_n;             /* when `turn` was set */
+    size_t cap;                /* slots of the arrays below */
+    uint32_t *pos;             /* [G][cap] */
+    float *col;                /* [n_cols][G][cap] */
 };
 
 struct lsi_kept {
     struct lsi_cache base;
-    struct lsi_page_pool *pool;
+    struct lsi_page_pool *pool;                   /* NULL: storage is packed */
+    struct lsi_packed packed;                     /* instead of it */
     struct lsi_kept_layer *layers;                /* [L] */
     struct lsi_cache_value asked[LSI_CACHE_KEYS]; /* base.spec.value has the percentages resolved */
     size_t bytes;                                 /* of this struct and what embeds it */
@@ -37,6 +47,7 @@ struct lsi_kept {
     bool resolved; /* budgets are numbers of tokens */
     bool prompt;   /* tokens from `begin` on belong to a prompt that has not ended */
     bool reading;  /* so do the rows that are being appended */
+    bool piece;    /* packed: what has been read of the prompt is settled, although it has not ended */
     size_t begin;
     size_t turn;  /* tokens when something was last dropped at the end of a prompt */
     size_t block; /* rows of the last block while it can be taken back, else 0 */
@@ -66,6 +77,26 @@ static inline float *lsi_kept_col(const struct lsi_kept *c, const struct lsi_kep
     return l->col + (i * c->base.shape.G + g) * l->cap;
 }
 
+/** The numbers beside the slots of a kv head: slot `to` gets those of `from`. */
+static inline void lsi_kept_move_numbers(const struct lsi_kept *c, const struct lsi_kept_layer *l, size_t g,
+                                         size_t to, size_t from)
+{
+    lsi_kept_pos(l, g)[to] = lsi_kept_pos(l, g)[from];
+    for (size_t i = 0; i < c->n_cols; i++)
+        lsi_kept_col(c, l, i, g)[to] = lsi_kept_col(c, l, i, g)[from];
+}
+
+static inline bool lsi_kept_packs(const struct lsi_kept *c)
+{
+    return c->base.spec.storage != NULL;
+}
+
+/** Tokens that each kv head of a layer holds. */
+static inline size_t lsi_kept_held(const struct lsi_kept_layer *l)
+{
+    return l->n - l->holes;
+}
+
 static inline bool lsi_kept_slides(const struct lsi_kept *c, size_t layer)
 {
     return lsi_cache_window(&c->base.shape, layer) > 0;
@@ -86,6 +117,8 @@ struct lsi_kept *lsi_kept_fork(const struct lsi_kept *from);
 size_t lsi_kept_bytes(const struct lsi_kept *c);
 size_t lsi_kept_bytes_read(const struct lsi_kept *c);
 ls_status lsi_kept_state(struct lsi_kept *c, struct lsi_cache_io *io, ls_error *err);
+/** Nothing has been dropped since `turn`: what has been read can go back to there. */
+bool lsi_kept_whole_since_turn(const struct lsi_kept *c);
 
 /* ---- rows --------------------------------------------------------------------------------- */
 
@@ -93,10 +126,22 @@ ls_status lsi_kept_state(struct lsi_kept *c, struct lsi_cache_io *io, ls_error *
 ls_status lsi_kept_reserve(struct lsi_kept *c, size_t n_rows, bool own_all, ls_error *err);
 void lsi_kept_append(struct lsi_kept *c, struct lsi_exec *ex, size_t layer, const float *k, size_t ldk,
                      const float *v, size_t ldv, size_t n_rows);
-/** The attention of the rows of the last append over all slots. */
+/** The attention of the rows of the last append over all slots; lse [T][H] or NULL. */
+void lsi_kept_attend(struct lsi_kept *c, struct lsi_exec *ex, size_t layer, const struct lsi_cache_query *q,
+                     float *lse);
+/** Column sums of its probabilities (lsi_op_attention_sums), q as it was; of holes they mean nothing. */
+void lsi_kept_sums(struct lsi_kept *c, struct lsi_exec *ex, size_t layer, const struct lsi_cache_query *q,
+                   const float *lse, float *sums, size_t ld);
+/** The attention of rows over all slots, of pages. */
 struct lsi_attention lsi_kept_attention(const struct lsi_kept *c, size_t layer,
                                         const struct lsi_cache_query *q);
+/** Bytes of exec's scratch that lsi_kept_attend holds. */
+size_t lsi_kept_hold_bytes(const struct lsi_cache_shape *shape, const struct lsi_cache_spec *spec);
 void lsi_kept_commit(struct lsi_kept *c, size_t n_rows);
+/** Whether the last n_rows may go; without packed storage they always may. */
+bool lsi_kept_can_cut(const struct lsi_kept *c, size_t n_rows);
+/** Whether every layer can become what it was at `turn`, when nothing has been dropped since. */
+bool lsi_kept_can_cut_to_turn(const struct lsi_kept *c);
 /** The last n_rows of every layer are gone. */
 void lsi_kept_cut(struct lsi_kept *c, size_t n_rows);
 /** Every layer is what it was at `turn`: nothing has been dropped since. */
@@ -105,6 +150,8 @@ void lsi_kept_cut_to_turn(struct lsi_kept *c);
 void lsi_kept_clear(struct lsi_kept *c);
 /** Percentages, as they were asked for, become tokens: of a prompt of so many. */
 void lsi_kept_resolve(struct lsi_kept *c, size_t n_prompt);
+/** Packed storage: what a prompt, or a piece of it that is done, leaves is packed. */
+void lsi_kept_settle(struct lsi_kept *c, struct lsi_exec *ex);
 /** A prompt has ended, and what is to be dropped has been: memory that was for the rest goes back. Sets
  * `turn`. */
 void lsi_kept_end_turn(struct lsi_kept *c);
@@ -127,12 +174,15 @@ uint64_t lsi_kept_threshold(uint64_t *keys, size_t n, size_t k);
 
 /** Pages that are to be written are the cache's alone; false: no memory, and nothing may be dropped. */
 bool lsi_kept_own(struct lsi_kept *c, size_t layer);
-/** Of a kv head keep slots slot[0] < slot[1] … of n; the caller sets the layer's n when all heads are done.
- */
+/** Of a kv head keep slots slot[0] < slot[1] … of n; lsi_kept_dropped follows when all heads are done. */
 void lsi_kept_retain(struct lsi_kept *c, struct lsi_exec *ex, size_t layer, size_t g, const uint32_t *slot,
                      size_t n);
-/** Of a kv head drop one slot: the last one takes its place. */
+/** Of a kv head drop one slot: the last one takes its place, or it is a hole; lsi_kept_dropped follows. */
 void lsi_kept_drop(struct lsi_kept *c, struct lsi_exec *ex, size_t layer, size_t g, size_t slot);
+/** Every kv head of a layer has dropped n tokens. */
+void lsi_kept_dropped(struct lsi_kept *c, struct lsi_exec *ex, size_t layer, size_t n);
+/** Packed blocks that have more holes than tokens become fewer, if that saves one in each kv head. */
+void lsi_kept_compact(struct lsi_kept *c, struct lsi_exec *ex, size_t layer);
 /** A sliding layer forgets the pages that no later row sees. */
 void lsi_kept_slide(struct lsi_kept *c, size_t layer);
 

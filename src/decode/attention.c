@@ -1,4 +1,5 @@
-/* What tokens attend to: probabilities of a full cache, rows at a time, and what a policy keeps. */
+/* What tokens attend to: probabilities of a full cache, rows at a time, what a policy keeps and what it
+ * reads. */
 #include "decode/context_impl.h"
 
 #include <math.h>
@@ -92,4 +93,52 @@ ls_status ls_context_append_attention(ls_context *ctx, const int32_t *tokens, si
 size_t ls_context_kept(const ls_context *ctx, size_t layer, size_t kv_head, int64_t *positions)
 {
     return ctx->cache->policy->kept(ctx->cache, layer, kv_head, positions);
+}
+
+/* ---- what a step reads ------------------------------------------------------------------- */
+
+struct read_watch {
+    struct lsi_cache_watch base;
+    ls_read_fn *fn;
+    void *user;
+    struct lsi_cache_reads to;
+};
+
+static void see_reads(struct lsi_cache_watch *base, struct lsi_cache *cache, struct lsi_exec *ex,
+                      size_t layer, const struct lsi_cache_query *q)
+{
+    struct read_watch *w = (struct read_watch *)base;
+    const size_t H = cache->shape.H, group = H / cache->shape.G;
+    if (cache->policy->reads)
+        cache->policy->reads(cache, ex, layer, q, &w->to);
+    for (size_t h = 0; h < H; h++) {
+        int64_t *pos = w->to.pos + h * w->to.ld;
+        if (!cache->policy->reads) {
+            w->to.n[h] = cache->policy->kept(cache, layer, h / group, pos);
+            pos[w->to.n[h]++] = (int64_t)cache->length;
+        }
+        w->fn(w->user, layer, h, pos, w->to.n[h]);
+    }
+}
+
+ls_status ls_context_append_reads(ls_context *ctx, int32_t token, ls_read_fn *fn, void *user, ls_error *err)
+{
+    const size_t H = ctx->cache->shape.H;
+    struct read_watch w = {
+        .base = { see_reads }, .fn = fn, .user = user, .to = { .ld = ctx->cache->length + 1 }
+    };
+    size_t n;
+    w.to.n = lsi_calloc(ctx->options.alloc, H, sizeof *w.to.n);
+    w.to.pos = lsi_mul_size(H, w.to.ld, &n) ? lsi_calloc(ctx->options.alloc, n, sizeof *w.to.pos) : NULL;
+    ls_status st = w.to.n && w.to.pos
+                       ? LS_OK
+                       : lsi_fail(err, LS_E_NOMEM, "out of memory for what a step of decoding reads");
+    if (st == LS_OK) {
+        ctx->cache->watch = &w.base;
+        st = lsi_context_run(ctx, &token, 1, err);
+        ctx->cache->watch = NULL;
+    }
+    lsi_free(ctx->options.alloc, w.to.n, H * sizeof *w.to.n);
+    lsi_free(ctx->options.alloc, w.to.pos, H * w.to.ld * sizeof *w.to.pos);
+    return st;
 }

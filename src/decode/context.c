@@ -71,7 +71,7 @@ static ls_status resolve(struct settings *s, const ls_model *m, const ls_context
                                          .n_rows = s->block,
                                          .window = c->n_window_layers ? c->window : 0,
                                          .sliding = c->n_window_layers ? c->sliding : NULL };
-    return s->cache.policy->check ? s->cache.policy->check(&s->cache, &s->shape, err) : LS_OK;
+    return lsi_cache_check(&s->cache, &s->shape, err);
 }
 
 /* Everything of a context that lies in its arena: laid out to count, then to use. */

@@ -32,4 +32,7 @@ void lsi_context_name_cache(ls_context *ctx);
 /** Tokens through all layers in blocks; the work of every append. */
 ls_status lsi_context_run(ls_context *ctx, const int32_t *tokens, size_t n_tokens, ls_error *err);
 
+/** What a session file says of the model that it was made with. */
+uint64_t lsi_session_fingerprint(const ls_model *m);
+
 #endif

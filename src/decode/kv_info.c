@@ -17,6 +17,7 @@ bool ls_kv_policy_at(size_t i, ls_kv_policy_info *info)
         .example = p->example,
         .n_keys = p->n_keys,
         .endless = p->endless,
+        .packs = p->packs,
     };
     memcpy(info, &all, lsi_min_size(info->struct_size, sizeof all));
     return true;

@@ -17,7 +17,7 @@
 #include "decode/context_impl.h"
 
 #define MAGIC   "LSSESS\r\n"
-#define VERSION 1
+#define VERSION 2
 #define ALIGN   4096 /* of tables of pages: what every system can map */
 
 struct header {
@@ -48,7 +48,7 @@ static void digest_tensor(struct lsi_digest *d, const struct lsi_tensor *t)
         lsi_digest_add(d, t->data + i * step, lsi_min_size(PIECE, step));
 }
 
-static uint64_t fingerprint(const ls_model *m)
+uint64_t lsi_session_fingerprint(const ls_model *m)
 {
     const struct lsi_config *c = &m->config;
     const uint64_t sizes[] = { c->L, c->C, c->H, c->G, c->D, c->F, c->V, c->window };
@@ -109,12 +109,12 @@ static ls_status write_pages(struct lsi_cache_io *io, struct lsi_kv_pages *t, si
 ls_status ls_context_save(ls_context *ctx, const char *path, const int32_t *tokens, const void *note,
                           size_t note_bytes, ls_error *err)
 {
-    struct writer w = { .io = { .bytes = write_bytes, .pages = write_pages } };
+    struct writer w = { .io = { .name = path, .bytes = write_bytes, .pages = write_pages } };
     struct header h = { .magic = MAGIC, .version = VERSION, .n_rows = ctx->block };
 
     if (!ctx->cache->policy->state)
         return lsi_fail(err, LS_E_UNSUPPORTED, "a session with the cache %s cannot be stored", ctx->kv);
-    h.model = fingerprint(ctx->model);
+    h.model = lsi_session_fingerprint(ctx->model);
     h.n_tokens = ctx->cache->length;
     h.note_bytes = note_bytes;
     memcpy(h.kv, ctx->kv, sizeof h.kv);
@@ -136,8 +136,7 @@ ls_status ls_context_save(ls_context *ctx, const char *path, const int32_t *toke
 /* ---- reading ---------------------------------------------------------------------------------- */
 
 struct reader {
-    struct lsi_cache_io io;
-    const char *path;
+    struct lsi_cache_io io; /* its name is the path */
     int fd;
     const unsigned char *data; /* [bytes] the whole file */
     size_t bytes;
@@ -146,7 +145,7 @@ struct reader {
 
 static ls_status cut_off(const struct reader *r, ls_error *err)
 {
-    return lsi_fail(err, LS_E_FORMAT, "%s: the session is cut off or damaged; make it again", r->path);
+    return lsi_fail(err, LS_E_FORMAT, "%s: the session is cut off or damaged; make it again", r->io.name);
 }
 
 static ls_status read_bytes(struct lsi_cache_io *io, void *data, size_t n, ls_error *err)
@@ -172,25 +171,25 @@ static ls_status read_pages(struct lsi_cache_io *io, struct lsi_kv_pages *t, siz
         return LS_OK;
     void *base = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE, r->fd, (off_t)at);
     if (base == MAP_FAILED)
-        return lsi_fail(err, LS_E_IO, "cannot map %s: %s", r->path, strerror(errno));
+        return lsi_fail(err, LS_E_IO, "cannot map %s: %s", r->io.name, strerror(errno));
     if (lsi_kv_pages_adopt(t, base, n))
         return LS_OK;
     munmap(base, bytes);
-    return lsi_fail(err, LS_E_NOMEM, "out of memory for the session %s", r->path);
+    return lsi_fail(err, LS_E_NOMEM, "out of memory for the session %s", r->io.name);
 }
 
 /* One descriptor for all: whoever replaces the file meanwhile changes nothing here. */
 static ls_status open_file(struct reader *r, ls_error *err)
 {
     struct stat st;
-    r->fd = open(r->path, O_RDONLY | O_CLOEXEC);
+    r->fd = open(r->io.name, O_RDONLY | O_CLOEXEC);
     if (r->fd < 0 || fstat(r->fd, &st) != 0)
-        return lsi_fail(err, LS_E_IO, "cannot read %s: %s", r->path, strerror(errno));
+        return lsi_fail(err, LS_E_IO, "cannot read %s: %s", r->io.name, strerror(errno));
     if (!S_ISREG(st.st_mode) || st.st_size == 0)
-        return lsi_fail(err, LS_E_FORMAT, "%s is no session", r->path);
+        return lsi_fail(err, LS_E_FORMAT, "%s is no session", r->io.name);
     void *data = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_PRIVATE, r->fd, 0);
     if (data == MAP_FAILED)
-        return lsi_fail(err, LS_E_IO, "cannot map %s: %s", r->path, strerror(errno));
+        return lsi_fail(err, LS_E_IO, "cannot map %s: %s", r->io.name, strerror(errno));
     r->data = data;
     r->bytes = (size_t)st.st_size;
     return LS_OK;
@@ -200,7 +199,7 @@ static ls_status check_sum(struct reader *r, ls_error *err)
 {
     uint64_t sum;
     if (r->bytes < sizeof(struct header) + sizeof sum || memcmp(r->data, MAGIC, 8) != 0)
-        return lsi_fail(err, LS_E_FORMAT, "%s is no session", r->path);
+        return lsi_fail(err, LS_E_FORMAT, "%s is no session", r->io.name);
     r->end = r->bytes - sizeof sum;
     memcpy(&sum, r->data + r->end, sizeof sum);
     struct lsi_digest d;
@@ -214,15 +213,15 @@ static ls_status check_header(const struct reader *r, const struct header *h, co
 {
     if (h->version != VERSION)
         return lsi_fail(err, LS_E_FORMAT,
-                        "%s is a session of version %llu, this program reads %d: make it again", r->path,
+                        "%s is a session of version %llu, this program reads %d: make it again", r->io.name,
                         (unsigned long long)h->version, VERSION);
-    if (h->model != fingerprint(ctx->model))
-        return lsi_fail(err, LS_E_INVAL, "%s was made with another model", r->path);
+    if (h->model != lsi_session_fingerprint(ctx->model))
+        return lsi_fail(err, LS_E_INVAL, "%s was made with another model", r->io.name);
     if (memchr(h->kv, 0, sizeof h->kv) == NULL || strcmp(h->kv, ctx->kv) != 0)
-        return lsi_fail(err, LS_E_INVAL, "%s was made with --kv %.*s, not %s", r->path, (int)sizeof h->kv,
+        return lsi_fail(err, LS_E_INVAL, "%s was made with --kv %.*s, not %s", r->io.name, (int)sizeof h->kv,
                         h->kv, ctx->kv);
     if (h->n_rows != ctx->block)
-        return lsi_fail(err, LS_E_INVAL, "%s was made with blocks of %llu rows, not %zu", r->path,
+        return lsi_fail(err, LS_E_INVAL, "%s was made with blocks of %llu rows, not %zu", r->io.name,
                         (unsigned long long)h->n_rows, ctx->block);
     return LS_OK;
 }
@@ -236,7 +235,7 @@ static ls_status read_session(struct reader *r, ls_session *s, const struct head
     s->note = lsi_calloc(s->alloc, s->note_bytes + 1, 1);
     s->tokens = lsi_calloc(s->alloc, s->n_tokens, sizeof *s->tokens);
     if (!s->note || !s->tokens)
-        return lsi_fail(err, LS_E_NOMEM, "out of memory for the session %s", r->path);
+        return lsi_fail(err, LS_E_NOMEM, "out of memory for the session %s", r->io.name);
     LSI_TRY(read_bytes(&r->io, s->note, s->note_bytes, err));
     return read_bytes(&r->io, s->tokens, s->n_tokens * sizeof *s->tokens, err);
 }
@@ -247,7 +246,10 @@ static ls_status read_cache(struct reader *r, const ls_context *ctx, const ls_se
     const struct lsi_cache *like = ctx->cache;
     if (!like->policy->state)
         return lsi_fail(err, LS_E_UNSUPPORTED, "a session with the cache %s cannot be read", ctx->kv);
-    LSI_TRY(like->policy->create(cache, &like->shape, &like->spec, like->alloc, err));
+    struct lsi_cache_spec
+        spec; /* as it was asked for: what the context holds may have made tokens of shares */
+    LSI_TRY(lsi_cache_parse(&spec, ctx->kv, err));
+    LSI_TRY(like->policy->create(cache, &like->shape, &spec, like->alloc, err));
     LSI_TRY(like->policy->state(*cache, &r->io, err));
     return (*cache)->length == s->n_tokens && r->at == r->end ? LS_OK : cut_off(r, err);
 }
@@ -274,7 +276,7 @@ static ls_status load(struct reader *r, ls_context *ctx, ls_session *s, ls_error
 
 ls_status ls_context_load(ls_context *ctx, const char *path, ls_session *session, ls_error *err)
 {
-    struct reader r = { .io = { .reading = true, .bytes = read_bytes, .pages = read_pages }, .path = path };
+    struct reader r = { .io = { .reading = true, .name = path, .bytes = read_bytes, .pages = read_pages } };
     ls_session s = { .alloc = ctx->options.alloc };
 
     ls_status st = open_file(&r, err);

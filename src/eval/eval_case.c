@@ -171,6 +171,18 @@ void lsi_turn_ids_free(const ls_eval_source *source, struct lsi_turn_ids *t)
     *t = (struct lsi_turn_ids){ 0 };
 }
 
+ls_status ls_eval_prompt_ids(const ls_eval_source *source, const ls_eval_case *c, size_t turn, int32_t **ids,
+                             size_t *n, size_t *n_document, ls_error *err)
+{
+    struct lsi_turn_ids t;
+    LSI_TRY(lsi_turn_encode(source, c, turn, &t, err));
+    *ids = t.ids;
+    *n = t.n;
+    if (n_document)
+        *n_document = t.n_text;
+    return LS_OK;
+}
+
 /* ---- cases ------------------------------------------------------------------------------------------------
  */
 

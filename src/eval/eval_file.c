@@ -247,6 +247,19 @@ static void write_longbench(struct lsi_draft *d, const struct lsi_eval_line *l, 
 /* ---- RULER -----------------------------------------------------------------------------------------------
  */
 
+/* Tokens of an answer as the benchmark has them, by the names it gives its files; 0: another name. */
+static size_t ruler_predict(const char *name)
+{
+    static const struct {
+        const char *begins;
+        size_t n;
+    } rows[] = { { "niah", 128 }, { "vt", 30 }, { "cwe", 120 }, { "fwe", 50 }, { "qa", 32 } };
+    for (size_t i = 0; i < LSI_LEN(rows); i++)
+        if (strncmp(name, rows[i].begins, strlen(rows[i].begins)) == 0)
+            return rows[i].n;
+    return 0;
+}
+
 static void write_ruler(struct lsi_draft *d, const ls_eval_file *f, const struct lsi_eval_line *l)
 {
     size_t end = strlen(l->input), at;
@@ -255,6 +268,7 @@ static void write_ruler(struct lsi_draft *d, const ls_eval_file *f, const struct
     for (at = end; at > 0 && l->input[at - 1] != '\n';)
         at--;
     d->metric = f->any ? LS_EVAL_CONTAINS_1 : LS_EVAL_CONTAINS;
+    d->n_predict = ruler_predict(f->name);
     lsi_draft_turn(d);
     lsi_draft_add(d, l->input, at);
     lsi_draft_question(d);

@@ -53,6 +53,53 @@ static void finish(ls_eval_row *row, const struct sums *s)
     row->cache_bytes = s->bytes / n;
 }
 
+/* ---- labels ------------------------------------------------------------------------------------------ */
+
+/* Policy i of those there are; SIZE_MAX: none has this name. */
+static size_t find_policy(const char *kv, ls_kv_policy_info *p)
+{
+    const size_t n = strcspn(kv, ":");
+    for (size_t i = 0; ls_kv_policy_at(i, p); i++)
+        if (strlen(p->name) == n && memcmp(p->name, kv, n) == 0)
+            return i;
+    return SIZE_MAX;
+}
+
+/* "key=value" that says nothing new: it is the default, or what a budget came to. */
+static bool is_silent(size_t policy, const ls_kv_policy_info *p, const char *item, size_t len, bool budget)
+{
+    ls_kv_key_info key = { .struct_size = sizeof key };
+    for (size_t i = 0; i < p->n_keys && ls_kv_key_at(policy, i, &key); i++) {
+        const size_t n = strlen(key.name);
+        if (len <= n || strncmp(item, key.name, n) != 0 || item[n] != '=')
+            continue;
+        const char *value = item + n + 1;
+        return (budget && key.percent) || (key.normal && strlen(key.normal) == len - n - 1 &&
+                                           memcmp(key.normal, value, len - n - 1) == 0);
+    }
+    return len == 4 && memcmp(item, "bf16", 4) == 0;
+}
+
+static void put_label(ls_eval_row *row)
+{
+    ls_kv_policy_info p = { .struct_size = sizeof p };
+    const size_t policy = find_policy(row->kv, &p);
+    const char *item = row->kv + strcspn(row->kv, ":");
+    size_t used = (size_t)(item - row->kv);
+    snprintf(row->label, sizeof row->label, "%.*s", (int)used, row->kv);
+    for (char mark = ':'; *item && used < sizeof row->label;) {
+        const size_t n = strcspn(++item, ",");
+        if (policy == SIZE_MAX || !is_silent(policy, &p, item, n, *row->budget)) {
+            used +=
+                (size_t)snprintf(row->label + used, sizeof row->label - used, "%c%.*s", mark, (int)n, item);
+            mark = ',';
+        }
+        item += n;
+    }
+}
+
+/* ---- rows -------------------------------------------------------------------------------------------- */
+
 static bool add_row(ls_eval_log *log, const ls_eval_record *r, size_t first, size_t n)
 {
     ls_eval_row row = { .kv = r[first].kv,
@@ -67,6 +114,7 @@ static bool add_row(ls_eval_log *log, const ls_eval_record *r, size_t first, siz
             row.n++;
         }
     finish(&row, &s);
+    put_label(&row);
     return lsi_buf_append(&log->rows, &row, sizeof row);
 }
 

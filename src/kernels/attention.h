@@ -22,6 +22,8 @@
  * numbers, and meaningless ones after the call. */
 #define LSK_ATTN_ROW_PAD 32
 
+#define LSK_ATTN_TILES   (LSK_PAGE / LSK_TILE) /* of a page, and most of a call */
+
 struct lsk_attn {
     const void *head;        /* keys and values of one head: kv_layout.h; 64-byte aligned */
     const void *next;        /* what will be asked for next, a hint; may be any address or NULL */
@@ -30,6 +32,8 @@ struct lsk_attn {
     size_t n_rows;           /* > 0 */
     const float *q;          /* [n_rows][D] */
     const uint16_t *lo, *hi; /* [n_rows]: a row sees slots lo <= s < hi of the page; lo >= hi: nothing */
+    const uint16_t *seen;    /* attn_kivi: [LSK_ATTN_TILES], and of those slots LSK_TILE t + i with bit i of
+                              * seen[t]; NULL: all of them */
     float *m;                /* [n_rows], -inf at first */
     float *l;                /* [n_rows], 0 at first */
     float *acc;              /* [n_rows][D], 0 at first */
@@ -53,8 +57,6 @@ struct lsk_attn_tile {
     uint16_t seen;    /* bit i: slot i of the tile is seen */
 };
 
-#define LSK_ATTN_TILES (LSK_PAGE / LSK_TILE) /* most tiles of a call */
-
 struct lsk_attn_tiles {
     const struct lsk_attn_tile *tiles; /* [n_tiles]; every row sees the same of them */
     size_t n_tiles;                    /* 1 .. LSK_ATTN_TILES */
@@ -72,22 +74,33 @@ typedef void lsk_attn_tiles_fn(const struct lsk_attn_tiles *a);
 #define LSK_SCORES_STEP 64
 
 struct lsk_attn_scores {
-    const void *head; /* 64-byte aligned */
-    const void *next; /* what will be asked for next, a hint; may be any address or NULL */
-    size_t D, n_rows; /* even; > 0 */
-    const float *q;   /* [n_rows][D] */
-    size_t from, to;  /* slots, multiples of LSK_SCORES_STEP */
-    float *z;         /* [n_rows][LSK_PAGE] */
+    const void *head;     /* 64-byte aligned */
+    const void *next;     /* what will be asked for next, a hint; may be any address or NULL */
+    struct lsk_kivi kivi; /* attn_scores_kivi: how the page is packed */
+    size_t D, n_rows;     /* even; > 0 */
+    const float *q;       /* [n_rows][D] */
+    size_t from, to;      /* slots, multiples of LSK_SCORES_STEP */
+    float *z;             /* [n_rows][LSK_PAGE] */
 };
 
 /**
  * Scores alone: z[r][s] = q[r] . k[s] for from <= s < to; the rest of z is left alone.
  *
- * attn_scores_f32, _bf16, _q8     products and sums in fp32, 1e-6 of sum |q k|;
+ * attn_scores_f32, _bf16, _q8,    products and sums in fp32, 1e-6 of sum |q k|;
+ * attn_scores_kivi                of packed keys 1e-6 of sum |q s u| + |q z| (kivi.h)
  * attn_scores_bf16_round          queries may be rounded to bf16 and q and z have room for n_rows rounded
  *                                 up to LSK_ATTN_ROW_PAD (see there); 2^-8 of sum |q k|.
  */
 typedef void lsk_attn_scores_fn(const struct lsk_attn_scores *a);
+
+/**
+ * The most that a row can score with a key within bounds (kv_layout.h): z[r][i] for runs from <= i < to is
+ *
+ *     sum_d |q[r][d]| scale[i] (q[r][d] > 0 ? most[i][d] : opposite[i][d])
+ *
+ * Accuracy: 1e-6 of the sum of the terms' sizes.
+ */
+typedef void lsk_attn_bounds_fn(const struct lsk_attn_scores *a);
 
 /** Store the key and the value of one head, k[D] and v[D], in slot `slot` of a page. */
 typedef void lsk_kv_store_fn(void *head, size_t D, size_t slot, const float *k, const float *v);

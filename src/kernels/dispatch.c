@@ -25,14 +25,6 @@ void lsk_table_init(struct lsk_table *t, uint64_t features)
     X(F16, f16)    \
     X(BF16, bf16)  \
     QUANTISED(X)
-#define EXPORTED(X) \
-    X(F32, f32)     \
-    X(F16, f16)     \
-    X(BF16, bf16)   \
-    X(Q8_0, q8_0)   \
-    X(Q4_0, q4_0)   \
-    X(Q4_1, q4_1)
-
 #define LOOKUP(family, types)                                                             \
     lsk_##family##_fn *lsk_table_##family(const struct lsk_table *t, enum lsi_dtype type) \
     {                                                                                     \
@@ -58,6 +50,6 @@ void lsk_table_init(struct lsk_table *t, uint64_t features)
 
 LOOKUP(dequant, WEIGHTS)
 LOOKUP(dequant_bf16, WEIGHTS)
-LOOKUP(quantize, EXPORTED)
+LOOKUP(quantize, WEIGHTS)
 LOOKUP(matvec_f32, WEIGHTS)
 LOOKUP(matvec_q8, QUANTISED)

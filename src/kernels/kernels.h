@@ -50,7 +50,7 @@ bool lsk_cpu_mask_from_name(const char *name, uint64_t *mask);
 typedef void lsk_dequant_fn(float *y, const void *row, size_t n);
 /** The same, rounded to bf16 (nearest even). dequant_bf16_q4_0 … */
 typedef void lsk_dequant_bf16_fn(lsi_bf16 *y, const void *row, size_t n);
-/** One stored row from y[n] values (export): quantize_q8_0, _q4_0, _q4_1, _f16, _bf16, _f32. */
+/** One stored row from x[n] values (export). One operation per type: quantize_q4_0 … */
 typedef void lsk_quantize_fn(void *row, const float *x, size_t n);
 
 /*

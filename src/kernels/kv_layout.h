@@ -41,6 +41,11 @@
  *               | d32..63| d32..63| ... | d32..63|
  *
  * A page of zero bytes is a page of finite numbers in every format.
+ *
+ * Bounds of keys, of LSK_PAGE runs of slots: the greatest value of each dimension, and that of its opposite
+ * (the least value negated), as signed bytes with a scale for each run. A tile of 16 runs lies together:
+ *
+ *     [Dq/4][ most [16 runs][4 dims] | opposite [16 runs][4 dims] ], scales [16 runs] fp32
  */
 #ifndef LSK_KV_LAYOUT_H
 #define LSK_KV_LAYOUT_H
@@ -129,6 +134,29 @@ static inline size_t lsk_kv_q8_scale(size_t slot, size_t d)
 static inline size_t lsk_kv_q8_head_bytes(size_t D)
 {
     return lsk_kv_q8_v_scales(D) + lsk_kv_q8_runs(D) * LSK_PAGE * 2;
+}
+
+/* ---- bounds: offsets in bytes ------------------------------------------------------ */
+
+static inline size_t lsk_bounds_tile_bytes(size_t D)
+{
+    return LSK_TILE * (2 * lsk_kv_q8_dims(D) + 4);
+}
+
+/* The byte for dimension d; that for its opposite stands 4 * LSK_TILE behind. */
+static inline size_t lsk_bounds_most(size_t D, size_t run, size_t d)
+{
+    return run / LSK_TILE * lsk_bounds_tile_bytes(D) + d / 4 * (8 * LSK_TILE) + run % LSK_TILE * 4 + d % 4;
+}
+
+static inline size_t lsk_bounds_scale(size_t D, size_t run)
+{
+    return run / LSK_TILE * lsk_bounds_tile_bytes(D) + 2 * LSK_TILE * lsk_kv_q8_dims(D) + run % LSK_TILE * 4;
+}
+
+static inline size_t lsk_bounds_head_bytes(size_t D)
+{
+    return LSK_PAGE / LSK_TILE * lsk_bounds_tile_bytes(D);
 }
 
 #endif

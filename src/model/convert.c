@@ -20,6 +20,23 @@ enum lsi_dtype lsi_convert_float_dtype(const struct lsi_convert *cv)
     return lsi_dtype_is_quantized(t) ? LSI_BF16 : t;
 }
 
+/* Rows that no block of 256 divides get a type of about as many bits in blocks of 32. */
+static enum lsi_dtype fitting_dtype(enum lsi_dtype t, size_t cols)
+{
+    if (cols % lsi_dtype_block(t) == 0)
+        return t;
+    switch (t) {
+    case LSI_Q4_K:
+        return LSI_Q5_0;
+    case LSI_Q5_K:
+        return LSI_Q5_1;
+    case LSI_Q6_K:
+        return LSI_Q8_0;
+    default:
+        return t;
+    }
+}
+
 static enum lsi_dtype matrix_dtype(const struct lsi_convert *cv, enum lsi_role role, enum lsi_dtype src,
                                    size_t cols)
 {
@@ -27,12 +44,12 @@ static enum lsi_dtype matrix_dtype(const struct lsi_convert *cv, enum lsi_role r
         return !cv->to_gguf && lsi_dtype_is_quantized(src) ? LSI_BF16 : src;
     if (!lsi_dtype_is_quantized(cv->dtype))
         return cv->dtype;
-    if (cols % lsi_dtype_block(cv->dtype) != 0)
-        return src == LSI_BF16 ? LSI_BF16 : LSI_F16;
     /* Four bits cost much accuracy in the table of tokens and in the output, for little size. */
-    if (role == LSI_ROLE_TOKEN_EMBD || role == LSI_ROLE_OUTPUT)
-        return LSI_Q8_0;
-    return cv->dtype;
+    const bool table = role == LSI_ROLE_TOKEN_EMBD || role == LSI_ROLE_OUTPUT;
+    const enum lsi_dtype t = fitting_dtype(table ? LSI_Q8_0 : cv->dtype, cols);
+    if (cols % lsi_dtype_block(t) != 0)
+        return src == LSI_BF16 ? LSI_BF16 : LSI_F16;
+    return t;
 }
 
 static bool is_exact(const struct lsi_tensor *t, float add, size_t n, enum lsi_dtype dtype)
@@ -209,18 +226,17 @@ static ls_status read_format(struct lsi_convert *cv)
 
 static ls_status read_dtype(struct lsi_convert *cv)
 {
-    static const enum lsi_dtype known[] = { LSI_F32, LSI_F16, LSI_BF16, LSI_Q8_0, LSI_Q4_0, LSI_Q4_1 };
     const char *d = cv->o.dtype;
     cv->dtype = LSI_N_DTYPES;
     if (!d || strcmp(d, "keep") == 0)
         return LS_OK;
     const enum lsi_dtype t = lsi_dtype_from_name(d);
-    for (size_t i = 0; i < LSI_LEN(known); i++)
-        if (known[i] == t)
-            cv->dtype = t;
-    if (cv->dtype == LSI_N_DTYPES)
+    if (t == LSI_N_DTYPES || !lsi_dtype_is_weight(t))
         return lsi_fail(cv->err, LS_E_INVAL,
-                        "output type \"%s\" is unknown (keep, f32, f16, bf16, q8_0, q4_0, q4_1)", d);
+                        "output type \"%s\" is unknown (keep, f32, f16, bf16, q8_0, q6_k, q5_k, q5_1, q5_0, "
+                        "q4_k, q4_1, q4_0)",
+                        d);
+    cv->dtype = t;
     if (!cv->to_gguf && lsi_dtype_is_quantized(t))
         return lsi_fail(
             cv->err, LS_E_INVAL,

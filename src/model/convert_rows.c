@@ -96,10 +96,6 @@ ls_status lsi_convert_rows(struct lsi_convert *cv, const struct lsi_convert_tens
         return copy_all(cv, t, write, to);
     run.dequant = lsk_table_dequant(&cv->kernels, t->src.dtype);
     run.quantize = lsk_table_quantize(&cv->kernels, t->dtype);
-    if (t->edit && !run.quantize)
-        return lsi_fail(cv->err, LS_E_UNSUPPORTED,
-                        "tensor %s cannot be changed and kept as %s; ask for another type", t->name,
-                        lsi_dtype_name(t->dtype));
     if (!run.copy && (!run.dequant || !run.quantize))
         return lsi_fail(cv->err, LS_E_UNSUPPORTED, "tensor %s cannot be converted from %s to %s", t->name,
                         t->src.dtype_name, lsi_dtype_name(t->dtype));

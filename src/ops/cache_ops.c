@@ -64,6 +64,13 @@ void lsi_op_kv_pack(struct lsi_exec *ex, const struct lsi_kv_pack *p)
     LSI_ASSERT(!ex->scratch.failed);
 }
 
+void lsi_op_kv_regroup(struct lsi_exec *ex, const struct lsi_kv_view *kv, size_t g, size_t to,
+                       const uint32_t *from, size_t n)
+{
+    ex->scratch.used = 0;
+    ex->backend->kv_regroup(ex, kv, g, to, from, n);
+}
+
 size_t lsi_op_kv_pack_scratch(const struct lsi_exec *ex, size_t D)
 {
     return ex->backend->kv_pack_scratch(ex, D);

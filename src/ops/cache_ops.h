@@ -59,7 +59,7 @@ void lsi_op_attention_merge(struct lsi_exec *ex, float *out, size_t ldo, float *
                             size_t ldp, const float *part_lse, size_t T, size_t H, size_t D);
 
 /** Within kv head g: slot to[i] = slot from[i], for ascending i; to[i] <= from[i], both ascending (compaction
- * in place). */
+ * in place). Packed slots move by whole groups: to and from have the first slots of them. */
 void lsi_op_kv_move(struct lsi_exec *ex, const struct lsi_kv_view *kv, size_t g, const uint32_t *to,
                     const uint32_t *from, size_t n);
 
@@ -80,6 +80,15 @@ struct lsi_kv_pack {
 void lsi_op_kv_pack(struct lsi_exec *ex, const struct lsi_kv_pack *p);
 size_t lsi_op_kv_pack_scratch(const struct lsi_exec *ex, size_t D);
 
+/**
+ * Within kv head g of packed pages: the group whose first slot is `to` gets what the slots from[0] .. from[n
+ * - 1] stand for, quantised anew, 1 <= n <= slots of a group; its other slots are copies of the last of them.
+ * All are read before anything is written. Numbers change by at most half a step of the new group. Scratch:
+ * that of lsi_op_kv_pack.
+ */
+void lsi_op_kv_regroup(struct lsi_exec *ex, const struct lsi_kv_view *kv, size_t g, size_t to,
+                       const uint32_t *from, size_t n);
+
 /** Values of stored rows slot0 .. slot0 + n_rows - 1: k, v [n_rows][G*D] in fp32 (strides ldk, ldv; either
  * may be NULL). */
 void lsi_op_kv_load(struct lsi_exec *ex, const struct lsi_kv_view *kv, size_t slot0, float *k, size_t ldk,
@@ -87,11 +96,12 @@ void lsi_op_kv_load(struct lsi_exec *ex, const struct lsi_kv_view *kv, size_t sl
 
 /*
  * Bounds of keys: of each run of `run` consecutive slots the least and the greatest value of every dimension
- * of every kv head. Pages hold LSI_KV_PAGE runs each; numbers are bf16 (of 8-bit keys: rounded outwards) or,
- * for fp32 keys, fp32, so that the bounds hold for the keys as they are stored.
+ * of every kv head. Pages hold LSI_KV_PAGE runs each. Where fp32 is said the numbers are fp32; else they are
+ * bytes with a scale for each run, rounded outwards by less than 1/127 of the greatest, so that the bounds
+ * hold for the keys as they are stored.
  */
 struct lsi_bounds {
-    enum lsi_kv_format format; /* of the keys */
+    enum lsi_kv_format format; /* of the keys; of packed ones bf16 or fp32 as is wanted */
     size_t G, D;
     size_t run;
     void *const *pages;

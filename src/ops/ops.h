@@ -177,6 +177,10 @@ struct lsi_attention {
     size_t end;    /* first slot not to look at any more; 0: none */
     size_t window; /* 0: none */
     float scale;
+    /* (optional) Of packed pages: [G][ld_seen], and of those slots the ones with a bit: slot 16 i + j in bit
+     * j of word i. Whole words of pages count. */
+    const uint16_t *seen;
+    size_t ld_seen;
     struct lsi_kv_view kv;
 };
 

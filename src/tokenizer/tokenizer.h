@@ -279,6 +279,8 @@ enum lsi_char_class {
 enum lsi_char_class lsi_char_class_of(uint32_t cp);
 /** \w: letters, marks, numbers, connectors. */
 bool lsi_char_is_word(uint32_t cp);
+/** The small letter of a capital one, by itself (no text of several characters); others as they are. */
+uint32_t lsi_char_lower(uint32_t cp);
 /** The character at s (n > 0 bytes left); a byte that is not UTF-8 is one character, U+FFFD, of length 1. */
 size_t lsi_char_at(const char *s, size_t n, uint32_t *cp);
 /** Letter of the byte-level alphabet for a byte, and back (-1: not in the alphabet). */

@@ -70,6 +70,11 @@ bool lsi_char_is_word(uint32_t cp)
     }
 }
 
+uint32_t lsi_char_lower(uint32_t cp)
+{
+    return (uint32_t)utf8proc_tolower((utf8proc_int32_t)cp);
+}
+
 size_t lsi_char_at(const char *s, size_t n, uint32_t *cp)
 {
     const size_t len = lsi_utf8_decode(s, n, cp);

@@ -109,10 +109,11 @@ ls_status lsi_train_settle(struct lsi_train_settings *s, const struct lsi_config
                         "the standard mode keeps every activation in memory: there is nothing to spill; take "
                         "another mode");
     if (o->checkpoint_layers > 1 && o->mode == LS_TRAIN_STANDARD)
-        return lsi_fail(err, LS_E_INVAL,
-                        "the standard mode keeps every activation: checkpoints of every %zuth layer are for "
-                        "another mode",
-                        o->checkpoint_layers);
+        return lsi_fail(
+            err, LS_E_INVAL,
+            "the standard mode keeps every activation: leave --checkpoint-layers %zu out, or take "
+            "another mode",
+            o->checkpoint_layers);
     if (o->mlp_chunks > o->seq || o->head_chunks > o->seq)
         return lsi_fail(err, LS_E_INVAL, "%zu tokens cannot be cut into %zu pieces", o->seq,
                         lsi_max_size(o->mlp_chunks, o->head_chunks));

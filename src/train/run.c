@@ -314,8 +314,7 @@ static void note_checkpoints(struct run *r)
     if (every > 1 && !r->o.checkpoint_layers)
         note(r,
              "the memory holds the input of one layer in %zu: the layers between are computed once more, "
-             "which "
-             "takes longer and changes nothing else",
+             "which takes longer and changes nothing else",
              every);
 }
 

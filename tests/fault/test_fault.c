@@ -282,6 +282,98 @@ static ls_status generate(const ls_alloc *a, ls_error *err)
     return st;
 }
 
+/* Every way to keep a cache, in settings where a prompt and a few steps make it drop, choose or quantise. */
+static const char *const caches[] = {
+    "full",
+    "full:q8",
+    "streaming:sink=4,recent=60",
+    "streaming:sink=4,recent=20%,prompt=dense",
+    "h2o:heavy=30,recent=30",
+    "h2o:heavy=10%,recent=10%,chunk=96,values=weigh",
+    "snapkv:budget=90,window=8",
+    "snapkv:budget=20%,window=8,layers=pyramid",
+    "topk:k=40",
+    "topk:k=10%,sets=per_group,renorm=no",
+    "quest:budget=64,skip=1",
+    "quest:budget=20%,skip=0,sets=per_q,fp32",
+    "kivi:bits=2,residual=32",
+    "kivi:bits=4,residual=32,sinks=4,fp32",
+};
+static const char *cache; /* of the scenario */
+
+static ls_status step(ls_context *ctx, ls_error *err)
+{
+    const size_t before = ls_context_length(ctx);
+    const int32_t id = (int32_t)(before % 90);
+    const ls_status st = ls_context_append(ctx, &id, 1, NULL, err);
+    CHECK_INT(ls_context_length(ctx), before + (st == LS_OK));
+    return st;
+}
+
+/* Two contexts with the same tokens: one goes on, and so does the other; then it is stored and read back. */
+static ls_status share_cache(ls_context *ctx, ls_error *err)
+{
+    const int32_t held[512] = { 0 }; /* as many as any file below says; which ones does not matter */
+    char path[sizeof scratch_dir + 16];
+    ls_context *copy = NULL;
+    ls_session session = { 0 };
+
+    snprintf(path, sizeof path, "%s/session", scratch_dir);
+    ls_status st = ls_context_fork(ctx, &copy, err);
+    CHECK((copy != NULL) == (st == LS_OK));
+    for (int i = 0; st == LS_OK && i < 2; i++)
+        st = step(copy, err);
+    for (int i = 0; st == LS_OK && i < 2; i++)
+        st = step(ctx, err);
+    if (st == LS_OK)
+        st = ls_context_assign(copy, ctx, err);
+    if (st == LS_OK)
+        st = ls_context_save(copy, path, held, "note", 4, err);
+    if (st == LS_OK)
+        st = ls_context_load(ctx, path, &session, err);
+    if (st == LS_OK)
+        st = step(ctx, err);
+    ls_session_free(&session);
+    ls_context_free(copy);
+    remove(path);
+    CHECK_INT(count_scratch(), 1);
+    return st;
+}
+
+static ls_status use_cache(const ls_alloc *a, ls_error *err)
+{
+    int32_t prompt[300]; /* more than a page, so that it can be repeated */
+    ls_context_options o;
+    ls_context *ctx = NULL;
+
+    for (size_t i = 0; i < sizeof prompt / sizeof prompt[0]; i++)
+        prompt[i] = (int32_t)(i * 7 % 100);
+    ls_context_options_defaults(&o);
+    o.n_ctx = 700;
+    o.block = 64;
+    o.n_threads = 2;
+    o.alloc = a;
+    o.kv = cache;
+    ls_status st = ls_context_create(shared_model, &o, &ctx, err);
+    if (st == LS_OK)
+        st = ls_context_append(ctx, prompt, sizeof prompt / sizeof prompt[0], NULL, err);
+    for (int i = 0; st == LS_OK && i < 3; i++)
+        st = step(ctx, err);
+    if (st == LS_OK)
+        st = share_cache(ctx, err);
+    if (st == LS_OK)
+        st = ls_context_tile(ctx, 600, err);
+    if (ctx) { /* whatever has failed: it can begin anew */
+        ls_error none;
+        CHECK_INT(ls_context_rewind(ctx, 0, &none), LS_OK);
+        CHECK_INT(ls_context_length(ctx), 0);
+    }
+    if (st == LS_OK)
+        st = ls_context_append(ctx, prompt, 100, NULL, err);
+    ls_context_free(ctx);
+    return st;
+}
+
 static ls_status convert(const char *name, const ls_alloc *a, ls_error *err)
 {
     char out[sizeof scratch_dir + 32];
@@ -353,12 +445,24 @@ static void test_generate(void)
     ls_model_close(shared_model);
 }
 
+static void test_caches(void)
+{
+    ls_error err = { 0 };
+    REQUIRE_OK(ls_model_open(MODELS "llama3", NULL, &shared_model, &err), err);
+    for (size_t i = 0; i < sizeof caches / sizeof caches[0]; i++) {
+        cache = caches[i];
+        fprintf(stderr, "    %s\n", cache);
+        run_all(use_cache);
+    }
+    ls_model_close(shared_model);
+}
+
 int main(int argc, char **argv)
 {
     static const struct test tests[] = {
         TEST(test_open_gguf),     TEST(test_open_shards),   TEST(test_open_gemma), TEST(test_tokenizer_gguf),
         TEST(test_tokenizer_bpe), TEST(test_tokenizer_spm), TEST(test_chat),       TEST(test_generate),
-        TEST(test_to_gguf),       TEST(test_to_hf),
+        TEST(test_caches),        TEST(test_to_gguf),       TEST(test_to_hf),
     };
     ls_error err = { 0 };
 

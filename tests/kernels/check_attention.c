@@ -131,6 +131,12 @@ static void check_attn(struct kt *k)
 
             a.hi = hi;
             a.kivi = shape.kivi;
+            uint16_t *seen = kt_bytes(k, LSK_ATTN_TILES * sizeof *seen);
+            for (size_t j = 0; j < LSK_ATTN_TILES; j++) /* all of a tile, none, some */
+                seen[j] = (uint16_t)(kt_below(k, 3) == 0   ? 0xffff
+                                     : kt_below(k, 3) == 0 ? 0
+                                                           : kt_below(k, 0xffff));
+            a.seen = !shape.store && i % 2 ? seen : NULL;
             for (size_t j = 0; j < n * D; j++)
                 q[j] *= 1.5f / sqrtf((float)D);
             for (size_t r = 0; r < room; r++) {
@@ -270,13 +276,33 @@ void check_attn_tiles_q8(struct kt *k)
 
 /* ---- scores alone --------------------------------------------------------------------------- */
 
-static double size_of_terms(const float *q, const float *key, size_t D)
+/* offset [D]: what a key's numbers are counted from, or NULL. */
+static double size_of_terms(const float *q, const float *key, const float *offset, size_t D)
 {
     double size = 0.0;
 
-    for (size_t d = 0; d < D; d++)
-        size += fabs((double)q[d] * (double)key[d]);
+    for (size_t d = 0; d < D; d++) {
+        const double z = offset ? (double)offset[d] : 0.0;
+        size += fabs((double)q[d]) * (fabs((double)key[d] - z) + fabs(z));
+    }
     return size;
+}
+
+/* The key of a slot, and offsets of packed ones. */
+static void key_of(const struct shape *s, const void *head, size_t D, size_t slot, float *key, float *offset)
+{
+    if (s->store) {
+        s->load(head, D, slot, key, NULL);
+        return;
+    }
+    const unsigned char *block =
+        (const unsigned char *)head + slot / s->kivi.group * lsk_kivi_block_bytes(s->kivi, D);
+    lsk_kivi_load_ref(head, s->kivi, D, slot, key, NULL);
+    for (size_t d = 0; d < D; d++) {
+        lsi_f16 x;
+        memcpy(&x, block + lsk_kivi_k_offsets(s->kivi, D) + 2 * d, sizeof x);
+        offset[d] = lsi_f16_to_f32(x);
+    }
 }
 
 static void check_attn_scores(struct kt *k)
@@ -290,12 +316,13 @@ static void check_attn_scores(struct kt *k)
         for (size_t i = 0; i < 2 * KT_LEN(counts) + KT_LEN(dims); i++) {
             const size_t D = dims[i % KT_LEN(dims)], n = counts[i % KT_LEN(counts)];
             const size_t room = (n + LSK_ATTN_ROW_PAD - 1) / LSK_ATTN_ROW_PAD * LSK_ATTN_ROW_PAD;
-            const struct shape shape = shape_of(kt_op(k), D);
+            const struct shape shape = packed_shape(kt_op(k), D, i);
             const float *q = kt_f32(k, room * D, KT_NORMAL);
-            float *key = kt_f32(k, D, KT_FILL);
+            float *key = kt_f32(k, D, KT_FILL), *offset = kt_f32(k, D, KT_ZERO);
             float *want = kt_f32(k, room * LSK_PAGE, KT_ZERO), *got = kt_f32(k, room * LSK_PAGE, KT_ZERO);
             struct lsk_attn_scores a = { .head = random_head(k, &shape, D), .D = D, .n_rows = n, .q = q };
 
+            a.kivi = shape.kivi;
             a.from = kt_below(k, 4) * LSK_SCORES_STEP;
             a.to = a.from + (1 + kt_below(k, (LSK_PAGE - a.from) / LSK_SCORES_STEP)) * LSK_SCORES_STEP;
             a.z = want;
@@ -304,10 +331,12 @@ static void check_attn_scores(struct kt *k)
             fn(&a);
             for (size_t s = 0; s < LSK_PAGE; s++) {
                 const bool seen = s >= a.from && s < a.to;
-                shape.load(a.head, D, s, key, NULL);
+                key_of(&shape, a.head, D, s, key, offset);
                 for (size_t r = 0; r < n; r++)
                     kt_within(k, (double)got[r * LSK_PAGE + s], (double)want[r * LSK_PAGE + s],
-                              seen ? tol * size_of_terms(q + r * D, key, D) : 0.0, "score", r * LSK_PAGE + s);
+                              seen ? tol * size_of_terms(q + r * D, key, shape.store ? NULL : offset, D)
+                                   : 0.0,
+                              "score", r * LSK_PAGE + s);
             }
             float *alone = kt_f32(k, LSK_ATTN_ROW_PAD * LSK_PAGE, KT_ZERO);
             float *one = kt_f32(k, LSK_ATTN_ROW_PAD * D, KT_ZERO);
@@ -320,8 +349,9 @@ static void check_attn_scores(struct kt *k)
                      "row alone");
             kt_reset(k);
         }
-        const struct shape shape = shape_of(kt_op(k), 64);
+        const struct shape shape = packed_shape(kt_op(k), 64, 0);
         struct lsk_attn_scores a = { .head = random_head(k, &shape, 64), .D = 64, .to = LSK_PAGE };
+        a.kivi = shape.kivi;
         a.q = kt_f32(k, 32 * 64, KT_NORMAL);
         a.z = kt_f32(k, 32 * LSK_PAGE, KT_ZERO);
         for (a.n_rows = 3; a.n_rows <= 24; a.n_rows += 21)
@@ -349,6 +379,81 @@ void check_attn_scores_bf16_round(struct kt *k)
 void check_attn_scores_q8(struct kt *k)
 {
     check_attn_scores(k);
+}
+
+void check_attn_scores_kivi(struct kt *k)
+{
+    check_attn_scores(k);
+}
+
+/* Bounds of all bytes, with scales of many sizes. */
+static unsigned char *random_bounds(struct kt *k, size_t D)
+{
+    unsigned char *raw = kt_bytes(k, lsk_bounds_head_bytes(D) + 64);
+    unsigned char *head = raw + (64 - (uintptr_t)raw % 64) % 64;
+
+    for (size_t i = 0; i < lsk_bounds_head_bytes(D); i++)
+        head[i] = (unsigned char)(kt_below(k, 255) + 129);
+    for (size_t run = 0; run < LSK_PAGE; run++) {
+        const float scale = exp2f((float)kt_normal(k) * 4.0f);
+        memcpy(head + lsk_bounds_scale(D, run), &scale, sizeof scale);
+    }
+    return head;
+}
+
+/* Sum of the sizes of the terms of a score. */
+static double size_of_bounds(const unsigned char *head, const float *q, size_t D, size_t run)
+{
+    double size = 0.0;
+    float scale;
+
+    memcpy(&scale, head + lsk_bounds_scale(D, run), sizeof scale);
+    for (size_t d = 0; d < D; d++)
+        size += fabs((double)q[d]) * 127.0 * (double)scale;
+    return size;
+}
+
+void check_attn_bounds(struct kt *k)
+{
+    static const size_t dims[] = { 2, 6, 16, 64, 80, 96, 128, 256, 512, 20 };
+    static const size_t counts[] = { 1, 2, 3, 4, 5, 6, 7, 16, 31 };
+    lsk_attn_bounds_fn *ref = (lsk_attn_bounds_fn *)kt_ref(k), *fn;
+
+    while ((fn = (lsk_attn_bounds_fn *)kt_next(k)) != NULL) {
+        for (size_t i = 0; i < 30; i++) {
+            const size_t D = dims[i % KT_LEN(dims)], n = counts[i % KT_LEN(counts)];
+            const unsigned char *head = random_bounds(k, D);
+            float *q = kt_f32(k, n * D, KT_NORMAL);
+            float *want = kt_f32(k, n * LSK_PAGE, KT_ZERO), *got = kt_f32(k, n * LSK_PAGE, KT_ZERO);
+            float *alone = kt_f32(k, LSK_PAGE, KT_ZERO);
+            struct lsk_attn_scores a = { .head = head, .D = D, .n_rows = n, .q = q, .z = want };
+
+            for (size_t d = 0; d < n * D && i % 5 == 0; d++)
+                q[d] = i % 2 ? 0.0f : -fabsf(q[d]);
+            a.next = i % 3 ? head : NULL;
+            a.from = kt_below(k, 4) * LSK_SCORES_STEP;
+            a.to = a.from + (1 + kt_below(k, (LSK_PAGE - a.from) / LSK_SCORES_STEP)) * LSK_SCORES_STEP;
+            ref(&a);
+            a.z = got;
+            fn(&a);
+            for (size_t r = 0; r < n; r++)
+                for (size_t s = 0; s < LSK_PAGE; s++)
+                    kt_within(k, (double)got[r * LSK_PAGE + s], (double)want[r * LSK_PAGE + s],
+                              s >= a.from && s < a.to ? 1e-6 * size_of_bounds(head, q + r * D, D, s) : 0.0,
+                              "bound", r * LSK_PAGE + s);
+            a.n_rows = 1;
+            a.q = q + (n - 1) * D;
+            a.z = alone;
+            fn(&a);
+            kt_equal(k, alone, got + (n - 1) * LSK_PAGE, LSK_PAGE * sizeof *q, "row alone");
+            kt_reset(k);
+        }
+        struct lsk_attn_scores a = { .head = random_bounds(k, 64), .D = 64, .n_rows = 3, .to = LSK_PAGE };
+        a.q = kt_f32(k, 3 * 64, KT_NORMAL);
+        a.z = kt_f32(k, 3 * LSK_PAGE, KT_ZERO);
+        KT_BENCH_FLOPS(k, "3 rows, D 64", (double)lsk_bounds_head_bytes(64), 2.0 * 64 * LSK_PAGE * 3, fn(&a));
+        kt_reset(k);
+    }
 }
 
 void check_attn_f32(struct kt *k)

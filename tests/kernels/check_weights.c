@@ -137,9 +137,12 @@ static double step_of(const struct type *t, const unsigned char *row, size_t i, 
         return fabs(x) * 0x1p-11 + 0x1p-25;
     if (strcmp(t->name, "bf16") == 0)
         return fabs(x) * 0x1p-8;
-    const double d = fabs((double)lsk_ref_half(row + i / 32 * t->bytes));
-    /* Half a step and the rounding of the scales to half; Q4_0 cuts its largest positive value by a step. */
-    return (strcmp(t->name, "q4_0") == 0 ? 1.0 : 0.5) * d * 1.01 + fabs(x) * 0x1p-9 + 1e-6;
+    const unsigned char *block = row + i / 32 * t->bytes;
+    const double d = fabs((double)lsk_ref_half(block));
+    const double min = t->halves[1] ? fabs((double)lsk_ref_half(block + t->halves[1])) : 0;
+    /* Half a step and the rounding of scale and minimum to half; Q4_0 and Q5_0 cut their largest positive
+     * value by a step. */
+    return (strcmp(t->name, "q4_0") == 0 ? 1.0 : 0.5) * d * 1.04 + (fabs(x) + min) * 0x1p-9 + 1e-6;
 }
 
 static void check_quantize(struct kt *k)
@@ -165,6 +168,121 @@ static void check_quantize(struct kt *k)
             kt_reset(k);
         }
     }
+}
+
+/* ---- fitted types --------------------------------------------------------------------- */
+
+/* Values that are hard to fit, of size `size`. */
+enum odd {
+    ODD_NORMAL,
+    ODD_UNIFORM,
+    ODD_SPARSE,
+    ODD_CONSTANT, /* one value for each run of 32, of either sign */
+    ODD_POSITIVE, /* a narrow range far from 0 */
+    ODD_OUTLIER,  /* one value in a run is a thousand times the others */
+    ODD_SIZES,    /* runs of very different sizes */
+    N_ODD
+};
+
+static void fill_odd(struct kt *k, float *x, size_t n, enum odd what, float size)
+{
+    float run = 0;
+    for (size_t i = 0; i < n; i++) {
+        const float z = (float)kt_normal(k);
+        if (i % 32 == 0)
+            run = what == ODD_SIZES ? powf(10.0f, z) : z;
+        switch (what) {
+        case ODD_UNIFORM:
+            x[i] = (float)kt_below(k, 2001) / 1000.0f - 1.0f;
+            break;
+        case ODD_SPARSE:
+            x[i] = kt_below(k, 10) > 0 ? 0.0f : z;
+            break;
+        case ODD_CONSTANT:
+            x[i] = run;
+            break;
+        case ODD_POSITIVE:
+            x[i] = 10.0f + 0.1f * z;
+            break;
+        case ODD_OUTLIER:
+            x[i] = i % 32 == 7 ? 1000.0f * z : z;
+            break;
+        case ODD_SIZES:
+            x[i] = run * z;
+            break;
+        default:
+            x[i] = z;
+        }
+        x[i] *= size;
+    }
+}
+
+/* Of values that are normally distributed, the root mean square of what is lost, of that of the values. */
+static double normal_error(const struct type *t)
+{
+    return strcmp(t->name, "q6_k") == 0 ? 0.021 : strcmp(t->name, "q4_k") == 0 ? 0.08 : 0.045;
+}
+
+/*
+ * A value lies within a step of its run: its own number, but at least 1, of the block's scale (and as much of
+ * the block's minima). Q6_K may cut one value of a small run for the good of the others. Values beyond the
+ * numbers that halves can be are cut, and are numbers.
+ */
+static void check_block(struct kt *k, const struct type *t, const unsigned char *p, const float *x,
+                        const float *back, bool huge)
+{
+    struct lsk_ref_block o;
+    const bool six = strcmp(t->name, "q6_k") == 0;
+    const bool two = t->block == 256; /* scales of scales */
+    const double d = two ? (double)lsk_ref_half(p + t->halves[0]) : 0;
+    const double dmin = two && !six ? (double)lsk_ref_half(p + 2) : 0;
+
+    t->unpack(&o, p);
+    for (size_t i = 0; i < t->block; i++) {
+        const double step = fmax(fabs((double)o.a[i / 16]), d) + dmin, want = (double)x[i];
+        kt_within(k, isfinite(back[i]) ? 0 : 1, 0, 0, "a value that is no number", i);
+        if (!huge)
+            kt_within(k, (double)back[i], want,
+                      (six ? 2.5 : 1.02) * step + (two ? 1e-6 : 0x1p-11) * fabs(want) + 0x1p-24,
+                      "value stored", i);
+    }
+}
+
+static double rms_error(const float *x, const float *back, size_t n)
+{
+    double squares = 0, errors = 0;
+    for (size_t i = 0; i < n; i++) {
+        squares += (double)x[i] * (double)x[i];
+        errors += ((double)back[i] - (double)x[i]) * ((double)back[i] - (double)x[i]);
+    }
+    return sqrt(errors / squares);
+}
+
+static void check_quantize_fit(struct kt *k)
+{
+    static const float sizes[] = { 1, 0.02f, 1e-4f, 1e-7f, 1e-30f, 1e-42f, 0, 1e12f, 1e30f };
+    const struct type *t = type_of_op(k);
+    lsk_quantize_fn *ref = (lsk_quantize_fn *)kt_ref(k), *fn;
+
+    while ((fn = (lsk_quantize_fn *)kt_next(k)) != NULL)
+        for (size_t i = 0; i < N_ODD * KT_LEN(sizes); i++) {
+            const enum odd what = (enum odd)(i % N_ODD);
+            const size_t n = pick_size(t, i % N_SIZES), bytes = n / t->block * t->bytes;
+            float *x = kt_f32(k, n, KT_FILL), *back = kt_f32(k, n, KT_FILL);
+            unsigned char *want = kt_bytes(k, bytes), *got = kt_bytes(k, bytes);
+
+            fill_odd(k, x, n, what, sizes[i / N_ODD]);
+            ref(want, x, n);
+            fn(got, x, n);
+            kt_equal(k, got, want, bytes, "row");
+            t->dequant(back, got, n);
+            for (size_t b = 0; b < n / t->block; b++)
+                check_block(k, t, got + b * t->bytes, x + b * t->block, back + b * t->block,
+                            sizes[i / N_ODD] > 1e9f);
+            if (what == ODD_NORMAL && i / N_ODD < 2 && n > 0)
+                kt_within(k, rms_error(x, back, n), 0, normal_error(t), "error of normal values", n);
+            kt_reset(k);
+        }
 }
 
 void check_quantize_act(struct kt *k)
@@ -423,3 +541,8 @@ CHECK_OP(quantize_bf16, check_quantize)
 CHECK_OP(quantize_q8_0, check_quantize)
 CHECK_OP(quantize_q4_0, check_quantize)
 CHECK_OP(quantize_q4_1, check_quantize)
+CHECK_OP(quantize_q5_0, check_quantize_fit)
+CHECK_OP(quantize_q5_1, check_quantize_fit)
+CHECK_OP(quantize_q4_k, check_quantize_fit)
+CHECK_OP(quantize_q5_k, check_quantize_fit)
+CHECK_OP(quantize_q6_k, check_quantize_fit)

@@ -8,6 +8,7 @@
 #include "kernels/impl.h"
 
 #include <math.h>
+#include <string.h>
 
 typedef float element_fn(const void *head, size_t D, size_t slot, size_t d);
 
@@ -227,4 +228,23 @@ void lsk_attn_scores_bf16_round_ref(const struct lsk_attn_scores *a)
 void lsk_attn_scores_q8_ref(const struct lsk_attn_scores *a)
 {
     scores(a, &q8_format);
+}
+
+/* ---- bounds ---------------------------------------------------------------------------------- */
+
+void lsk_attn_bounds_ref(const struct lsk_attn_scores *a)
+{
+    const unsigned char *head = a->head;
+
+    for (size_t r = 0; r < a->n_rows; r++)
+        for (size_t i = a->from; i < a->to; i++) {
+            float scale, sum = 0.0f;
+            memcpy(&scale, head + lsk_bounds_scale(a->D, i), sizeof scale);
+            for (size_t d = 0; d < a->D; d++) {
+                const float q = a->q[r * a->D + d];
+                const size_t at = lsk_bounds_most(a->D, i, d) + (q > 0.0f ? 0 : 4 * LSK_TILE);
+                sum += fabsf(q) * (float)(int8_t)head[at];
+            }
+            a->z[r * LSK_PAGE + i] = sum * scale;
+        }
 }

@@ -189,6 +189,11 @@ static double weigh(const struct lsk_attn *a, const float *w, size_t lo, size_t 
     return sum;
 }
 
+static bool is_seen(const struct lsk_attn *a, size_t slot)
+{
+    return !a->seen || (a->seen[slot / LSK_TILE] >> slot % LSK_TILE & 1);
+}
+
 static void attend_row(const struct lsk_attn *a, size_t r)
 {
     const size_t D = a->D, lo = a->lo[r], hi = a->hi[r];
@@ -196,7 +201,7 @@ static void attend_row(const struct lsk_attn *a, size_t r)
     double sum = 0.0;
 
     for (size_t s = lo; s < hi; s++) {
-        w[s] = score(a, a->q + r * D, s);
+        w[s] = is_seen(a, s) ? score(a, a->q + r * D, s) : -INFINITY;
         m = w[s] > m ? w[s] : m;
     }
     if (m == -INFINITY)
@@ -222,6 +227,15 @@ void lsk_attn_kivi_ref(const struct lsk_attn *a)
 void lsk_attn_kivi_round_ref(const struct lsk_attn *a)
 {
     lsk_attn_kivi_ref(a);
+}
+
+void lsk_attn_scores_kivi_ref(const struct lsk_attn_scores *a)
+{
+    const struct lsk_attn page = { .head = a->head, .kivi = a->kivi, .D = a->D };
+
+    for (size_t r = 0; r < a->n_rows; r++)
+        for (size_t s = a->from; s < a->to; s++)
+            a->z[r * LSK_PAGE + s] = score(&page, a->q + r * a->D, s);
 }
 
 /* ---- the interchange layout ------------------------------------------------------------------ */

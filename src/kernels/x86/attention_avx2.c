@@ -14,6 +14,7 @@
 
 #include "kernels/x86/attention_formats.h"
 #include "kernels/x86/attention_kivi.h"
+#include "kernels/x86/attention_bounds.h"
 
 void lsk_attn_f32_avx2(const struct lsk_attn *a)
 {
@@ -65,9 +66,19 @@ void lsk_attn_scores_q8_avx2(const struct lsk_attn_scores *a)
     a->D % LSK_TILE == 0 ? q8_score(a) : lsk_attn_scores_q8_ref(a);
 }
 
+void lsk_attn_bounds_avx2(const struct lsk_attn_scores *a)
+{
+    a->D % 4 == 0 && a->D <= BOUNDS_MAX_D ? bounds_scores(a) : lsk_attn_bounds_ref(a);
+}
+
 void lsk_attn_scores_bf16_round_avx2(const struct lsk_attn_scores *a)
 {
     lsk_attn_scores_bf16_avx2(a);
+}
+
+void lsk_attn_scores_kivi_avx2(const struct lsk_attn_scores *a)
+{
+    kivi_score(a);
 }
 
 void lsk_attn_kivi_avx2(const struct lsk_attn *a)

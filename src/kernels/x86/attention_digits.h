@@ -10,6 +10,7 @@
 #include "kernels/x86/vec_avx512.h"
 #include "kernels/x86/vec_math.h"
 
+#define ROWS               4        /* of a block */
 #define DIGITS             3        /* bytes of a number */
 #define Q_MOST             0x7f7f00 /* below the most of three signed bytes: rounding may not pass that */
 #define PAGE_WEIGHTS_FETCH 1024     /* bytes asked for while one row's weights are made */
@@ -28,42 +29,82 @@ VEC_INLINE vec join(const __m512i x[DIGITS])
     return vec_fma(_mm512_cvtepi32_ps(x[2]), vec_set(0x1p16f), low);
 }
 
-/*
- * Scores z of a row with the slots from .. to - 1 to weights relative to the greatest of them, so that a row
- * loses nothing where its weights are small; brings m and l up to date. *keep and *gain are the factors for
- * what the row has summed so far and for what the weights add. fetch: what to ask for meanwhile, or NULL.
- */
-static void page_weights(const struct lsk_attn *a, size_t row, float *z, size_t from, size_t to, float *keep,
-                         float *gain, const char *fetch)
+/* total[r] = sum of the lanes of x[r]. */
+VEC_INLINE void add_lanes(float total[ROWS], const vec x[ROWS])
 {
-    const size_t lo = a->lo[row], hi = a->hi[row];
-    const float before = a->m[row];
-    float factor[VEC_LANES];
-    vec top = vec_set(-INFINITY), sum = vec_zero();
+    const vec ab = vec_add(_mm512_unpacklo_ps(x[0], x[1]), _mm512_unpackhi_ps(x[0], x[1]));
+    const vec cd = vec_add(_mm512_unpacklo_ps(x[2], x[3]), _mm512_unpackhi_ps(x[2], x[3]));
+    const __m512d lo = _mm512_unpacklo_pd(_mm512_castps_pd(ab), _mm512_castps_pd(cd));
+    const __m512d hi = _mm512_unpackhi_pd(_mm512_castps_pd(ab), _mm512_castps_pd(cd));
+    const vec four = vec_add(_mm512_castpd_ps(lo), _mm512_castpd_ps(hi)); /* in each quarter */
+    const __m256 two = _mm256_add_ps(_mm512_castps512_ps256(four), _mm512_extractf32x8_ps(four, 1));
 
+    _mm_storeu_ps(total, _mm_add_ps(_mm256_castps256_ps128(two), _mm256_extractf128_ps(two, 1)));
+}
+
+/* Scores of a row with what it does not see of the slots from .. to - 1. */
+static inline void hide(float *z, size_t lo, size_t hi, size_t from, size_t to)
+{
     for (size_t s = from; s < lo && s < to; s++)
         z[s] = -INFINITY;
     for (size_t s = hi > from ? hi : from; s < to; s++)
         z[s] = -INFINITY;
-    for (size_t s = from; s < to; s += VEC_LANES)
-        top = vec_max(top, vec_load(z + s));
-    const float here = lo < hi ? vec_greatest(top) : -INFINITY, m = here > before ? here : before;
-    const vec base = vec_set(here == -INFINITY ? 0.0f : here);
-    for (size_t s = from; s < to; s += VEC_LANES) {
-        const vec w = vec_exp2(vec_sub(vec_load(z + s), base));
-        sum = vec_add(sum, w);
-        vec_store(z + s, w);
-        if (fetch)
-            _mm_prefetch(fetch + s * (PAGE_WEIGHTS_FETCH / LSK_PAGE), _MM_HINT_T1);
+}
+
+/*
+ * Scores z of rows r0 .. r0 + n_rows - 1 with the slots from .. to - 1 to weights relative to the greatest of
+ * their row, so that a row loses nothing where its weights are small; brings m and l up to date. keep and
+ * gain are the factors for what a row has summed so far and for what the weights add. fetch: what to ask for
+ * meanwhile, or NULL. brief: weights need 16 bits alone.
+ */
+VEC_INLINE void page_weights(const struct lsk_attn *a, size_t r0, size_t n_rows, float (*z)[LSK_PAGE],
+                             size_t from, size_t to, float *keep, float *gain, const char *fetch, bool brief)
+{
+    vec top[ROWS], base[ROWS], sum[ROWS];
+    float m[ROWS], sums[ROWS], change[VEC_LANES] = { 0 }, factor[VEC_LANES];
+
+    VEC_UNROLL
+    for (size_t r = 0; r < ROWS; r++) {
+        top[r] = vec_set(-INFINITY);
+        sum[r] = vec_zero();
     }
-    /* Both factors at once: lane 0 for what was there, lane 1 for what is new. */
-    const vec old = vec_set(m == -INFINITY ? 0.0f : before - m);
-    const vec new = vec_set(m == -INFINITY ? 0.0f : here - m);
-    vec_store(factor, vec_exp2(_mm512_mask_mov_ps(old, 2, new)));
-    *keep = factor[0];
-    *gain = factor[1];
-    a->l[row] = a->l[row] * factor[0] + vec_sum(sum) * factor[1];
-    a->m[row] = m;
+    for (size_t r = 0; r < n_rows; r++)
+        hide(z[r], a->lo[r0 + r], a->hi[r0 + r], from, to);
+    for (size_t s = from; a->seen && s < to; s += VEC_LANES)
+        for (size_t r = 0; r < n_rows; r++)
+            vec_store(z[r] + s,
+                      _mm512_mask_mov_ps(vec_set(-INFINITY), a->seen[s / LSK_TILE], vec_load(z[r] + s)));
+    for (size_t s = from; s < to; s += VEC_LANES)
+        VEC_UNROLL
+    for (size_t r = 0; r < n_rows; r++)
+        top[r] = vec_max(top[r], vec_load(z[r] + s));
+    VEC_UNROLL
+    for (size_t r = 0; r < n_rows; r++) {
+        const float before = a->m[r0 + r];
+        const float here = a->lo[r0 + r] < a->hi[r0 + r] ? vec_greatest(top[r]) : -INFINITY;
+        m[r] = here > before ? here : before;
+        base[r] = vec_set(here == -INFINITY ? 0.0f : here);
+        change[2 * r] = m[r] == -INFINITY ? 0.0f : before - m[r];
+        change[2 * r + 1] = m[r] == -INFINITY ? 0.0f : here - m[r];
+    }
+    vec_store(factor, vec_exp2(vec_load(change)));
+    for (size_t s = from; s < to; s += VEC_LANES)
+        VEC_UNROLL
+    for (size_t r = 0; r < n_rows; r++) {
+        const vec x = vec_sub(vec_load(z[r] + s), base[r]), w = brief ? vec_exp2_short(x) : vec_exp2(x);
+        sum[r] = vec_add(sum[r], w);
+        vec_store(z[r] + s, w);
+        if (fetch)
+            _mm_prefetch(fetch + r * PAGE_WEIGHTS_FETCH + s * (PAGE_WEIGHTS_FETCH / LSK_PAGE), _MM_HINT_T1);
+    }
+    add_lanes(sums, sum);
+    VEC_UNROLL
+    for (size_t r = 0; r < n_rows; r++) {
+        keep[r] = factor[2 * r];
+        gain[r] = factor[2 * r + 1];
+        a->l[r0 + r] = a->l[r0 + r] * keep[r] + sums[r] * gain[r];
+        a->m[r0 + r] = m[r];
+    }
 }
 
 #endif

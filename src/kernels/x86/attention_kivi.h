@@ -118,6 +118,14 @@ VEC_INLINE void kivi_values(const struct lsk_attn *a, float (*w)[LSK_PAGE], cons
         vec_store(a->acc + (r0 + r) * D + d + j * VEC_LANES, sum[r][j]);
 }
 
+/* Scores of slots that nobody sees. */
+static void kivi_hide(const struct lsk_attn *a, float *z, size_t from, size_t to)
+{
+    for (size_t s = from; s < to; s++)
+        if (!(a->seen[s / LSK_TILE] >> s % LSK_TILE & 1))
+            z[s] = -INFINITY;
+}
+
 /* Rows r0 .. r0 + n_rows - 1; n_rows is a constant at every call. */
 VEC_INLINE void kivi_rows(const struct lsk_attn *a, size_t r0, size_t n_rows, size_t from, size_t to)
 {
@@ -126,6 +134,8 @@ VEC_INLINE void kivi_rows(const struct lsk_attn *a, size_t r0, size_t n_rows, si
     kivi_scores(a, z, r0, n_rows, from, to);
     for (size_t r = 0; r < n_rows; r++) {
         f32_hide(a, z[r], r0 + r, from, to);
+        if (a->seen)
+            kivi_hide(a, z[r], from, to);
         decay[r] = f32_weights(a, z[r], r0 + r, from, to);
     }
     for (size_t d = 0, n; d < a->D; d += n * VEC_LANES) {
@@ -172,6 +182,36 @@ static void kivi_attend(const struct lsk_attn *a)
 static void kivi_attention(const struct lsk_attn *a)
 {
     a->D % LSK_TILE == 0 && a->D <= KIVI_MAX_D ? kivi_attend(a) : lsk_attn_kivi_ref(a);
+}
+
+/* ---- scores alone --------------------------------------------------------------------------- */
+
+static void kivi_score(const struct lsk_attn_scores *a)
+{
+    const struct lsk_attn page = { .head = a->head, .next = a->next, .kivi = a->kivi, .D = a->D, .q = a->q };
+
+    if (a->D % LSK_TILE != 0 || a->D > KIVI_MAX_D) {
+        lsk_attn_scores_kivi_ref(a);
+        return;
+    }
+    for (size_t r = 0, n; r < a->n_rows; r += n) {
+        float(*z)[LSK_PAGE] = (float(*)[LSK_PAGE])(a->z + r * LSK_PAGE);
+        n = a->n_rows - r < KIVI_ROWS ? a->n_rows - r : KIVI_ROWS;
+        switch (n) {
+        case 1:
+            kivi_scores(&page, z, r, 1, a->from, a->to);
+            break;
+        case 2:
+            kivi_scores(&page, z, r, 2, a->from, a->to);
+            break;
+        case 3:
+            kivi_scores(&page, z, r, 3, a->from, a->to);
+            break;
+        default:
+            kivi_scores(&page, z, r, KIVI_ROWS, a->from, a->to);
+            break;
+        }
+    }
 }
 
 /* ---- to bf16 ------------------------------------------------------------------------------- */

@@ -4,42 +4,43 @@
  * As in attention_vnni.c, queries and weights are whole numbers of 24 bits whose signed bytes go through the
  * products one by one; the codes are the unsigned operands as they come out of their planes:
  *
- *     score[s] = unit sum_d u[s][d] (2^16 x2[d] + 2^8 x1[d] + x0[d]) + sum_d q[d] offset[d],   x unit = q
- * scale acc[d]  += unit sum_s u[s][d] (2^16 y2[s] + 2^8 y1[s] + y0[s]) + sum_s w[s] offset[s],   y unit = w
- * scale
+ *     score[s] = unit sum_d u[s][d] (2^16 x2[d] + 2^8 x1[d] + x0[d]) + sum_d q[d] offset[d]
+ *                                                                                    x unit = q scale
+ *     acc[d]  += unit sum_s u[s][d] (2^16 y2[s] + 2^8 y1[s] + y0[s]) + sum_s w[s] offset[s]
+ *                                                                                    y unit = w scale
  *
  * With rounding two bytes do, numbers of 16 bits.
  *
  * The unit of a row's queries is that of all blocks the row sees of the page, so that one search for the
- * greatest number serves them all; weights have one for each run of the values.
+ * greatest number serves them all; weights have one for each run of the values. Bytes are made a block ahead
+ * of the products that take them, which would wait for them otherwise.
  */
 #include "kernels/impl.h"
 
 #include "kernels/x86/attention_digits.h"
 
-#define ROWS          4
 #define DIMS          2 /* ROWS x DIMS x DIGITS = 24 sums */
 #define TILES         2 /* ROWS x TILES x DIGITS = 24 sums */
+#define STEP          (TILES * LSK_TILE)
 #define MAX_D         256
 #define Q_MOST_OF_TWO 0x7f70 /* as Q_MOST, of two bytes */
 
+/* Rows that see the same slots of the page. */
 struct block {
     const struct lsk_attn *a;
-    size_t r0, from, to; /* slots: multiples of TILES * LSK_TILE */
+    size_t r0, from, to; /* slots: multiples of STEP */
     bool fetch;
     /* What the layout comes to: slots of a block are so many bits, its parts begin there. */
     unsigned group_bits;
     size_t bytes, k_scales, k_offsets, v_codes, v_scales, v_offsets;
-    float most;                       /* of the whole numbers */
-    float keep[ROWS], gain[ROWS];     /* factors for acc so far and for the weights of this page */
-    float q_unit[ROWS], w_unit[ROWS]; /* of the bytes */
-    float offset[ROWS];               /* weights times the offsets of the values */
-    size_t k_lo, k_hi;                /* slots that k_most was made for */
-    float k_most[MAX_D];              /* the greatest scale of each dimension */
-    float q[ROWS][MAX_D];             /* queries in their units */
-    int32_t q_bytes[ROWS][MAX_D];     /* [d + c], d a multiple of 4: bytes c of dimensions d .. d + 3 */
-    int32_t w_bytes[ROWS][LSK_PAGE];  /* the same of slots */
-    float z[ROWS][LSK_PAGE];          /* scores, then weights */
+    float most;                   /* of the whole numbers */
+    float keep[ROWS], gain[ROWS]; /* factors for acc so far and for the weights of this page */
+    float q_unit[ROWS], w_unit;   /* of the bytes */
+    float offset[ROWS];           /* weights times the offsets of the values */
+    float q[ROWS][MAX_D];         /* queries in their units */
+    /* Bytes of quads (quad_at): of queries for two blocks of slots, of weights. */
+    int32_t q_bytes[2][ROWS][MAX_D], w_bytes[ROWS][LSK_PAGE];
+    float z[ROWS][LSK_PAGE]; /* scores, then weights */
 };
 
 static void set_layout(struct block *b, const struct lsk_attn *a)
@@ -70,6 +71,12 @@ static vec load_halves(const unsigned char *p, size_t i)
     return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)(const void *)(p + 2 * i)));
 }
 
+/* Where the word with byte c of numbers n .. n + 3 is, n a multiple of 4. */
+static inline size_t quad_at(size_t n, unsigned c, unsigned digits)
+{
+    return (digits == DIGITS ? n : n / 2) + c;
+}
+
 /* Signed bytes of 16 numbers rounded to whole ones, as [quad][byte][number of the quad]. */
 static inline __m512i split(vec x)
 {
@@ -80,11 +87,40 @@ static inline __m512i split(vec x)
     return _mm512_shuffle_epi8(bytes, by_byte);
 }
 
-/* What the sums of two or three bytes come to. */
+/* The same of two bytes of 32 products. A float around 3 2^22 is whole and ends with two bytes of what is
+ * beyond that: one step multiplies, rounds and adds what makes its bytes unsigned. */
+static inline __m512i split_pairs(const vec x[2], const vec y[2])
+{
+    static const uint8_t by_byte[64] = {
+        0,  4,  8,  12, 1,  5,   9,   13,  16, 20,  24,  28,  17,  21,  25,  29,  32,  36,  40,  44,  33, 37,
+        41, 45, 48, 52, 56, 60,  49,  53,  57, 61,  64,  68,  72,  76,  65,  69,  73,  77,  80,  84,  88, 92,
+        81, 85, 89, 93, 96, 100, 104, 108, 97, 101, 105, 109, 112, 116, 120, 124, 113, 117, 121, 125,
+    };
+    const vec base = vec_set(0x1.8p23f + 0x8080);
+    const __m512i low = _mm512_castps_si512(vec_fma(x[0], y[0], base));
+    const __m512i high = _mm512_castps_si512(vec_fma(x[1], y[1], base));
+
+    return _mm512_xor_si512(_mm512_permutex2var_epi8(low, _mm512_loadu_si512(by_byte), high),
+                            _mm512_set1_epi8((char)0x80));
+}
+
+/* Bytes of the products x y of numbers n .. n + 31, n a multiple of 16. */
+VEC_INLINE void store_bytes(int32_t *words, size_t n, const vec x[2], const vec y[2], unsigned digits)
+{
+    if (digits == DIGITS) {
+        _mm512_storeu_si512(words + n, split(vec_mul(x[0], y[0])));
+        _mm512_storeu_si512(words + n + VEC_LANES, split(vec_mul(x[1], y[1])));
+    } else {
+        _mm512_storeu_si512(words + n / 2, split_pairs(x, y));
+    }
+}
+
+/* What the sums of two or three bytes come to; of two, 256 products of 255 and 2^15 at most fit into a word.
+ */
 VEC_INLINE vec joined(const __m512i x[DIGITS], unsigned digits)
 {
     return digits == DIGITS ? join(x)
-                            : vec_fma(_mm512_cvtepi32_ps(x[1]), vec_set(0x1p8f), _mm512_cvtepi32_ps(x[0]));
+                            : _mm512_cvtepi32_ps(_mm512_add_epi32(_mm512_slli_epi32(x[1], 8), x[0]));
 }
 
 /* Plane p of a vector of codes. */
@@ -96,45 +132,45 @@ VEC_INLINE __m512i plane(__m512i w, unsigned bits, unsigned p)
 
 /* ---- scores ------------------------------------------------------------------------------------- */
 
-/* The greatest scales of the blocks that hold slots lo .. hi - 1. */
-static void prepare_keys(struct block *b, size_t lo, size_t hi)
+/* Units of the rows, and the queries in them. */
+VEC_INLINE void prepare_queries(struct block *b, size_t n_rows)
 {
-    const size_t group = b->a->kivi.group;
+    const size_t D = b->a->D, group = b->a->kivi.group;
+    const float *q = b->a->q + b->r0 * D;
+    vec most[ROWS], zero[ROWS], scale[ROWS];
+    float zeros[ROWS];
 
-    if (b->k_lo == lo && b->k_hi == hi)
-        return;
-    b->k_lo = lo;
-    b->k_hi = hi;
-    for (size_t d = 0; d < b->a->D; d += VEC_LANES) {
-        vec most = vec_zero();
-        for (size_t s = lo / group * group; s < hi; s += group)
-            most = vec_max(most, load_halves(codes_of(b, s) + b->k_scales, d));
-        vec_store(b->k_most + d, most);
-    }
-}
-
-/* The unit of row r, and the queries in it. */
-static void prepare_query(struct block *b, size_t r)
-{
-    const size_t D = b->a->D, row = b->r0 + r;
-    const float *q = b->a->q + row * D;
-    vec most = vec_zero(), zero = vec_zero();
-
-    prepare_keys(b, b->a->lo[row], b->a->hi[row]);
+    VEC_UNROLL
+    for (size_t r = 0; r < ROWS; r++)
+        most[r] = zero[r] = vec_zero();
     for (size_t d = 0; d < D; d += VEC_LANES) {
-        most = vec_max(vec_mul(_mm512_abs_ps(vec_load(q + d)), vec_load(b->k_most + d)), most);
-        zero = vec_fma(vec_load(q + d), vec_zero(), zero);
+        vec k_most = vec_zero();
+        for (size_t s = b->from / group * group; s < b->to; s += group)
+            k_most = vec_max(k_most, load_halves(codes_of(b, s) + b->k_scales, d));
+        VEC_UNROLL
+        for (size_t r = 0; r < n_rows; r++) {
+            const vec x = vec_load(q + r * D + d);
+            most[r] = vec_max(vec_mul(vec_abs(x), k_most), most[r]);
+            zero[r] = vec_fma(x, vec_zero(), zero[r]);
+        }
     }
-    const float greatest = vec_greatest(most), by = b->most / greatest;
-    /* Products too small for a unit count as 0. Whole numbers have no NaN: the unit carries it. */
-    const vec scale = vec_set(by <= 0x1p90f ? by : 0.0f);
-    b->q_unit[r] = greatest / b->most + vec_sum(zero);
+    add_lanes(zeros, zero);
+    VEC_UNROLL
+    for (size_t r = 0; r < n_rows; r++) {
+        const float greatest = vec_greatest(most[r]), by = b->most / greatest;
+        /* Products too small for a unit count as 0. Whole numbers have no NaN: the unit carries it. */
+        scale[r] = vec_set(by <= 0x1p90f ? by : 0.0f);
+        b->q_unit[r] = greatest / b->most + zeros[r];
+    }
     for (size_t d = 0; d < D; d += VEC_LANES)
-        vec_store(b->q[r] + d, vec_mul(vec_load(q + d), scale));
+        VEC_UNROLL
+    for (size_t r = 0; r < n_rows; r++)
+        vec_store(b->q[r] + d, vec_mul(vec_load(q + r * D + d), scale[r]));
 }
 
 /* Bytes of the queries times the scales of a block; beta: queries times its offsets. */
-VEC_INLINE void split_queries(struct block *b, const unsigned char *block, float *beta, size_t n_rows)
+VEC_INLINE void split_queries(struct block *b, int32_t (*bytes)[MAX_D], const unsigned char *block,
+                              float beta[ROWS], size_t n_rows, unsigned digits)
 {
     const size_t D = b->a->D;
     const unsigned char *scales = block + b->k_scales, *offsets = block + b->k_offsets;
@@ -142,24 +178,26 @@ VEC_INLINE void split_queries(struct block *b, const unsigned char *block, float
     vec sum[ROWS];
 
     VEC_UNROLL
-    for (size_t r = 0; r < n_rows; r++)
+    for (size_t r = 0; r < ROWS; r++)
         sum[r] = vec_zero();
-    for (size_t d = 0; d < D; d += VEC_LANES) {
-        const vec scale = load_halves(scales, d), offset = load_halves(offsets, d);
+    for (size_t d = 0; d < D; d += 2 * VEC_LANES) {
+        const size_t high = d + VEC_LANES < D ? d + VEC_LANES : d; /* an odd one again, and of no use */
+        const vec scale[2] = { load_halves(scales, d), load_halves(scales, high) };
+        const vec offset[2] = { load_halves(offsets, d), high > d ? load_halves(offsets, high) : vec_zero() };
         VEC_UNROLL
         for (size_t r = 0; r < n_rows; r++) {
-            _mm512_storeu_si512(b->q_bytes[r] + d, split(vec_mul(vec_load(b->q[r] + d), scale)));
-            sum[r] = vec_fma(vec_load(q + r * D + d), offset, sum[r]);
+            const vec x[2] = { vec_load(b->q[r] + d), vec_load(b->q[r] + high) };
+            store_bytes(bytes[r], d, x, scale, digits);
+            sum[r] = vec_fma(vec_load(q + r * D + d), offset[0], sum[r]);
+            sum[r] = vec_fma(vec_load(q + r * D + high), offset[1], sum[r]);
         }
     }
-    VEC_UNROLL
-    for (size_t r = 0; r < n_rows; r++)
-        beta[r] = vec_sum(sum[r]);
+    add_lanes(beta, sum);
 }
 
 /* Scores with the keys of the two tiles that begin at `codes`: both use a query as it is loaded. */
-VEC_INLINE void tile_scores(struct block *b, const unsigned char *codes, const float *beta, size_t s,
-                            size_t n_rows, unsigned bits, unsigned digits)
+VEC_INLINE void tile_scores(struct block *b, const unsigned char *codes, int32_t (*bytes)[MAX_D],
+                            const float *beta, size_t s, size_t n_rows, unsigned bits, unsigned digits)
 {
     const unsigned planes = 8 / bits;
     const size_t tile_bytes = LSK_TILE * b->a->D * bits / 8;
@@ -178,8 +216,8 @@ VEC_INLINE void tile_scores(struct block *b, const unsigned char *codes, const f
             VEC_UNROLL
             for (size_t r = 0; r < n_rows; r++)
                 VEC_UNROLL
-            for (size_t c = 0; c < digits; c++) {
-                const __m512i y = _mm512_set1_epi32(b->q_bytes[r][d + 4 * p + c]);
+            for (unsigned c = 0; c < digits; c++) {
+                const __m512i y = _mm512_set1_epi32(bytes[r][quad_at(d + 4 * p, c, digits)]);
                 sum[r][0][c] = add_products(sum[r][0][c], x[0], y);
                 sum[r][1][c] = add_products(sum[r][1][c], x[1], y);
             }
@@ -193,30 +231,28 @@ VEC_INLINE void tile_scores(struct block *b, const unsigned char *codes, const f
                   vec_fma(joined(sum[r][t], digits), vec_set(b->q_unit[r]), vec_set(beta[r])));
 }
 
-VEC_INLINE void scores(struct block *b, size_t n_rows, unsigned digits)
+VEC_INLINE void scores(struct block *b, size_t n_rows, unsigned bits, unsigned digits)
 {
     const struct lsk_attn *a = b->a;
-    const size_t group = a->kivi.group;
-    const size_t tile_bytes = LSK_TILE * a->D * a->kivi.bits_k / 8;
-    const unsigned char *next = a->next ? a->next : a->head;
-    float beta[ROWS];
+    const size_t group = a->kivi.group, tile_bytes = LSK_TILE * a->D * bits / 8;
+    const size_t from = b->from, to = b->to, bytes = b->bytes;
+    const unsigned char *block = codes_of(b, from), *next = a->next ? a->next : a->head;
+    const bool fetch = b->fetch;
+    size_t first = from / group * group, turn = 0;
+    float beta[2][ROWS];
 
-    for (size_t first = b->from >> b->group_bits << b->group_bits; first < b->to; first += group) {
-        const unsigned char *block = codes_of(b, first);
-        const size_t end = first + group < b->to ? first + group : b->to;
+    next += block - (const unsigned char *)a->head;
+    split_queries(b, b->q_bytes[0], block, beta[0], n_rows, digits);
+    for (; first < to; first += group, block += bytes, next += bytes, turn = 1 - turn) {
+        const size_t end = first + group < to ? first + group : to;
         /* The head is read in order, and fits into the first-level cache: what is fetched is the next one. */
-        for (size_t at = 0; b->fetch && at < b->bytes; at += 64)
-            _mm_prefetch((const char *)next + (first >> b->group_bits) * b->bytes + at, _MM_HINT_T1);
-        split_queries(b, block, beta, n_rows);
-        for (size_t s = first < b->from ? b->from : first; s < end; s += TILES * LSK_TILE) {
-            const unsigned char *codes = block + (s - first) / LSK_TILE * tile_bytes;
-            if (a->kivi.bits_k == 2)
-                tile_scores(b, codes, beta, s, n_rows, 2, digits);
-            else if (a->kivi.bits_k == 4)
-                tile_scores(b, codes, beta, s, n_rows, 4, digits);
-            else
-                tile_scores(b, codes, beta, s, n_rows, 8, digits);
-        }
+        for (size_t at = 0; fetch && at < bytes; at += 64)
+            _mm_prefetch((const char *)next + at, _MM_HINT_T1);
+        if (end < to)
+            split_queries(b, b->q_bytes[1 - turn], block + bytes, beta[1 - turn], n_rows, digits);
+        for (size_t s = first < from ? from : first; s < end; s += STEP)
+            tile_scores(b, block + (s - first) / LSK_TILE * tile_bytes, b->q_bytes[turn], beta[turn], s,
+                        n_rows, bits, digits);
     }
 }
 
@@ -230,87 +266,86 @@ static __mmask16 among(size_t s, size_t lo, size_t hi)
     return (__mmask16)(from_lo & to_hi);
 }
 
-/* The greatest scale of the values of the run at dimension d, of the slots that a row sees: what it does not
- * see has no part in its weights. */
-static float most_scale(const struct block *b, size_t row, size_t d)
-{
-    const size_t lo = b->a->lo[row], hi = b->a->hi[row];
-    vec most = vec_zero();
+/* Where slots s .. s + STEP - 1 lie. */
+struct place {
+    size_t s, at; /* at: of the block */
+    const unsigned char *block;
+};
 
-    for (size_t s = b->from; s < b->to; s += VEC_LANES)
-        most = _mm512_mask_max_ps(most, among(s, lo, hi), most,
-                                  load_halves(codes_of(b, s) + b->v_scales, half_of(b, s, d)));
-    return fmaxf(vec_greatest(most), 0x1p-100f); /* so that it can be divided by */
+static inline void advance(struct place *p, size_t group, size_t bytes)
+{
+    p->s += STEP;
+    p->at += STEP;
+    if (p->at < group)
+        return;
+    p->at = 0;
+    p->block += bytes;
 }
 
-/* Bytes of the weights of n_rows rows from r on, which see the same slots, for the run of the values at d. */
-VEC_INLINE void split_rows(struct block *b, size_t r0, size_t n_rows, size_t d)
+/* The greatest scale of the values of the run at dimension d, of the slots that rows see: what they do not
+ * see has no part in their weights. */
+static inline float most_scale(const struct block *b, struct place p, size_t d)
 {
-    const float most = most_scale(b, b->r0 + r0, d);
-    const vec by = vec_set(b->most / most);
-    vec sum[ROWS];
+    const size_t lo = b->a->lo[b->r0], hi = b->a->hi[b->r0], group = b->a->kivi.group;
+    const bool all = lo == b->from && hi == b->to;
+    vec most[2] = { vec_zero(), vec_zero() };
 
-    VEC_UNROLL
-    for (size_t r = 0; r < n_rows; r++)
-        sum[r] = vec_zero();
-    for (size_t s = b->from; s < b->to; s += VEC_LANES) {
-        const unsigned char *block = codes_of(b, s);
-        const size_t at = half_of(b, s, d);
-        const vec scale = vec_mul(load_halves(block + b->v_scales, at), by),
-                  offset = load_halves(block + b->v_offsets, at);
-        VEC_UNROLL
-        for (size_t r = 0; r < n_rows; r++) {
-            const vec w = vec_load(b->z[r0 + r] + s);
-            _mm512_storeu_si512(b->w_bytes[r0 + r] + s, split(vec_mul(w, scale)));
-            sum[r] = vec_fma(w, offset, sum[r]);
-        }
+    for (; p.s < b->to; advance(&p, group, b->bytes)) {
+        const unsigned char *scales = p.block + b->v_scales + 2 * (d + p.at);
+        const __mmask16 seen[2] = { all ? 0xffff : among(p.s, lo, hi),
+                                    all ? 0xffff : among(p.s + VEC_LANES, lo, hi) };
+        most[0] = _mm512_mask_max_ps(most[0], seen[0], most[0], load_halves(scales, 0));
+        most[1] = _mm512_mask_max_ps(most[1], seen[1], most[1], load_halves(scales, VEC_LANES));
     }
+    const float greatest = vec_greatest(vec_max(most[0], most[1]));
+    return greatest > 0x1p-100f ? greatest : 0x1p-100f; /* so that it can be divided by */
+}
+
+/* Bytes of the weights for the run of the values at dimension d; sum += weights times offsets. scales,
+ * offsets: where they begin in a block. */
+VEC_INLINE void split_weights(struct block *b, vec sum[ROWS], vec by, size_t n_rows, const struct place *p,
+                              size_t d, size_t scales, size_t offsets, unsigned digits)
+{
+    const unsigned char *half = p->block + 2 * (d + p->at);
+    const vec scale[2] = { vec_mul(load_halves(half + scales, 0), by),
+                           vec_mul(load_halves(half + scales, VEC_LANES), by) };
+    const vec offset[2] = { load_halves(half + offsets, 0), load_halves(half + offsets, VEC_LANES) };
+
     VEC_UNROLL
     for (size_t r = 0; r < n_rows; r++) {
-        b->w_unit[r0 + r] = b->gain[r0 + r] * (most / b->most);
-        b->offset[r0 + r] = b->gain[r0 + r] * vec_sum(sum[r]);
+        const vec w[2] = { vec_load(b->z[r] + p->s), vec_load(b->z[r] + p->s + VEC_LANES) };
+        store_bytes(b->w_bytes[r], p->s, w, scale, digits);
+        sum[r] = vec_fma(w[0], offset[0], sum[r]);
+        sum[r] = vec_fma(w[1], offset[1], sum[r]);
     }
 }
 
-VEC_INLINE void split_weights(struct block *b, size_t n_rows, size_t d)
-{
-    const uint16_t *lo = b->a->lo + b->r0, *hi = b->a->hi + b->r0;
-    bool same = true;
-
-    for (size_t r = 1; r < n_rows; r++)
-        same = same && lo[r] == lo[0] && hi[r] == hi[0];
-    if (same)
-        split_rows(b, 0, n_rows, d);
-    else
-        for (size_t r = 0; r < n_rows; r++)
-            split_rows(b, r, 1, d);
-}
-
-/* sum[r][j] += the values in slots first .. end - 1 of a block, whose codes of dimension d begin at `codes`.
+/* sum[r][j] += the values, n_dims vectors of dimensions, whose codes in slot 0 of the block are at `codes`.
  */
-VEC_INLINE void block_values(const struct block *b, __m512i sum[ROWS][DIMS][DIGITS],
-                             const unsigned char *codes, size_t n_rows, size_t n_dims, size_t first,
-                             size_t end, unsigned bits, unsigned digits)
+VEC_INLINE void add_values(const struct block *b, __m512i sum[ROWS][DIMS][DIGITS], size_t n_rows,
+                           size_t n_dims, const struct place *p, size_t codes, size_t row_bytes,
+                           unsigned bits, unsigned digits)
 {
     const unsigned planes = 8 / bits;
-    const size_t row_bytes = b->a->D / LSK_TILE * LSK_KIVI_VECTOR;
+    const unsigned char *at = p->block + codes + p->at / (4 * planes) * row_bytes;
 
-    for (size_t s = first; s < end; s += 4 * planes, codes += row_bytes) {
+    VEC_UNROLL
+    for (size_t i = 0; i < STEP; i += 4 * planes, at += row_bytes) {
         __m512i w[DIMS];
         VEC_UNROLL
         for (size_t j = 0; j < n_dims; j++)
-            w[j] = _mm512_loadu_si512(codes + j * LSK_KIVI_VECTOR);
+            w[j] = _mm512_loadu_si512(at + j * LSK_KIVI_VECTOR);
         VEC_UNROLL
-        for (unsigned p = 0; p < planes; p++) {
+        for (unsigned k = 0; k < planes; k++) {
             __m512i x[DIMS];
             VEC_UNROLL
             for (size_t j = 0; j < n_dims; j++)
-                x[j] = plane(w[j], bits, p);
+                x[j] = plane(w[j], bits, k);
             VEC_UNROLL
             for (size_t r = 0; r < n_rows; r++)
                 VEC_UNROLL
-            for (size_t c = 0; c < digits; c++) {
-                const __m512i y = _mm512_set1_epi32(b->w_bytes[r][s + 4 * p + c]);
+            for (unsigned c = 0; c < digits; c++) {
+                const __m512i y = _mm512_set1_epi32(b->w_bytes[r][quad_at(p->s + i + 4 * k, c, digits)]);
                 VEC_UNROLL
                 for (size_t j = 0; j < n_dims; j++)
                     sum[r][j][c] = add_products(sum[r][j][c], x[j], y);
@@ -319,33 +354,58 @@ VEC_INLINE void block_values(const struct block *b, __m512i sum[ROWS][DIMS][DIGI
     }
 }
 
-VEC_INLINE void values(const struct block *b, size_t n_rows, size_t n_dims, size_t d, unsigned digits)
+/* A block of dimensions; the first of a run makes the bytes of its weights on the way. */
+VEC_INLINE void values(struct block *b, size_t n_rows, size_t n_dims, size_t d, unsigned bits,
+                       unsigned digits)
 {
-    const struct lsk_kivi f = b->a->kivi;
-    const size_t D = b->a->D;
+    /* Copies: stores of vectors could change what the compiler would read from b again. */
+    const size_t D = b->a->D, group = b->a->kivi.group, bytes = b->bytes, to = b->to;
+    const size_t codes = b->v_codes + d * 4, scales = b->v_scales, offsets = b->v_offsets;
+    const size_t row_bytes = D / LSK_TILE * LSK_KIVI_VECTOR;
+    const bool first = d % group == 0;
     float *acc = b->a->acc + b->r0 * D + d;
+    struct place here = { b->from, half_of(b, b->from, 0), codes_of(b, b->from) }, ahead = here;
     __m512i sum[ROWS][DIMS][DIGITS];
+    vec offset[ROWS], by = vec_zero();
 
     memset(sum, 0, sizeof sum);
-    for (size_t s = b->from, end; s < b->to; s = end) {
-        const size_t slots = 32 / f.bits_v, first = s & (f.group - 1u); /* of a vector; of the block */
-        const unsigned char *codes =
-            codes_of(b, s) + b->v_codes + first / slots * (D / LSK_TILE) * LSK_KIVI_VECTOR + d * 4;
-        end = s - first + f.group < b->to ? s - first + f.group : b->to;
-        if (f.bits_v == 2)
-            block_values(b, sum, codes, n_rows, n_dims, s, end, 2, digits);
-        else if (f.bits_v == 4)
-            block_values(b, sum, codes, n_rows, n_dims, s, end, 4, digits);
-        else
-            block_values(b, sum, codes, n_rows, n_dims, s, end, 8, digits);
-    }
     VEC_UNROLL
-    for (size_t r = 0; r < n_rows; r++)
+    for (size_t r = 0; r < ROWS; r++)
+        offset[r] = vec_zero();
+    if (first) {
+        const float most = most_scale(b, here, d);
+        by = vec_set(b->most / most);
+        b->w_unit = most / b->most;
+        split_weights(b, offset, by, n_rows, &here, d, scales, offsets, digits);
+    }
+    while (here.s < to) {
+        advance(&ahead, group, bytes);
+        if (first && ahead.s < to)
+            split_weights(b, offset, by, n_rows, &ahead, d, scales, offsets, digits);
+        add_values(b, sum, n_rows, n_dims, &here, codes, row_bytes, bits, digits);
+        here = ahead;
+    }
+    if (first)
+        add_lanes(b->offset, offset);
+    VEC_UNROLL
+    for (size_t r = 0; r < n_rows; r++) {
+        const vec gain = vec_set(b->gain[r] * b->w_unit), kept = vec_set(b->keep[r]),
+                  shift = vec_set(b->gain[r] * b->offset[r]);
         VEC_UNROLL
-    for (size_t j = 0; j < n_dims; j++) {
-        float *at = acc + r * D + j * VEC_LANES;
-        const vec kept = vec_fma(vec_load(at), vec_set(b->keep[r]), vec_set(b->offset[r]));
-        vec_store(at, vec_fma(joined(sum[r][j], digits), vec_set(b->w_unit[r]), kept));
+        for (size_t j = 0; j < n_dims; j++) {
+            float *at = acc + r * D + j * VEC_LANES;
+            vec_store(at, vec_fma(joined(sum[r][j], digits), gain, vec_fma(vec_load(at), kept, shift)));
+        }
+    }
+}
+
+VEC_INLINE void all_values(struct block *b, size_t n_rows, unsigned bits, unsigned digits)
+{
+    for (size_t d = 0; d < b->a->D; d += DIMS * VEC_LANES) {
+        if (d + DIMS * VEC_LANES <= b->a->D)
+            values(b, n_rows, DIMS, d, bits, digits);
+        else
+            values(b, n_rows, 1, d, bits, digits);
     }
 }
 
@@ -353,36 +413,30 @@ VEC_INLINE void values(const struct block *b, size_t n_rows, size_t n_dims, size
 
 VEC_INLINE void passes(struct block *b, size_t n_rows, unsigned digits)
 {
-    for (size_t r = 0; r < n_rows; r++)
-        prepare_query(b, r);
-    scores(b, n_rows, digits);
-    for (size_t r = 0; r < n_rows; r++)
-        page_weights(b->a, b->r0 + r, b->z[r], b->from, b->to, &b->keep[r], &b->gain[r], NULL);
-    for (size_t d = 0; d < b->a->D; d += DIMS * VEC_LANES) {
-        if (d % b->a->kivi.group == 0)
-            split_weights(b, n_rows, d);
-        if (d + DIMS * VEC_LANES <= b->a->D)
-            values(b, n_rows, DIMS, d, digits);
-        else
-            values(b, n_rows, 1, d, digits);
-    }
+    prepare_queries(b, n_rows);
+    if (b->a->kivi.bits_k == 2)
+        scores(b, n_rows, 2, digits);
+    else if (b->a->kivi.bits_k == 4)
+        scores(b, n_rows, 4, digits);
+    else
+        scores(b, n_rows, 8, digits);
+    page_weights(b->a, b->r0, n_rows, b->z, b->from, b->to, b->keep, b->gain, NULL, digits < DIGITS);
+    if (b->a->kivi.bits_v == 2)
+        all_values(b, n_rows, 2, digits);
+    else if (b->a->kivi.bits_v == 4)
+        all_values(b, n_rows, 4, digits);
+    else
+        all_values(b, n_rows, 8, digits);
 }
 
-/* The slots that rows r0 .. r0 + n_rows - 1 see. False: none. */
-static bool block_extent(struct block *b, size_t n_rows)
+/* How many of the rows from r0 on, ROWS at most, see the same slots. */
+static size_t alike(const struct lsk_attn *a, size_t r0)
 {
-    size_t lo = LSK_PAGE, hi = 0;
+    size_t n = 1;
 
-    for (size_t r = b->r0; r < b->r0 + n_rows; r++) {
-        const size_t row_lo = b->a->lo[r], row_hi = b->a->hi[r];
-        if (row_lo < row_hi) {
-            lo = row_lo < lo ? row_lo : lo;
-            hi = row_hi > hi ? row_hi : hi;
-        }
-    }
-    b->from = lo / (TILES * LSK_TILE) * (TILES * LSK_TILE);
-    b->to = (hi + TILES * LSK_TILE - 1) / (TILES * LSK_TILE) * (TILES * LSK_TILE);
-    return lo < hi;
+    while (n < ROWS && r0 + n < a->n_rows && a->lo[r0 + n] == a->lo[r0] && a->hi[r0 + n] == a->hi[r0])
+        n++;
+    return n;
 }
 
 VEC_INLINE void attend(const struct lsk_attn *a, unsigned digits)
@@ -391,12 +445,15 @@ VEC_INLINE void attend(const struct lsk_attn *a, unsigned digits)
 
     set_layout(&b, a);
     b.most = digits == DIGITS ? (float)Q_MOST : (float)Q_MOST_OF_TWO;
-    for (b.r0 = 0; b.r0 < a->n_rows; b.r0 += ROWS) {
-        const size_t n = a->n_rows - b.r0 < ROWS ? a->n_rows - b.r0 : ROWS;
-        if (!block_extent(&b, n))
+    b.r0 = 0;
+    for (size_t n; b.r0 < a->n_rows; b.r0 += n) {
+        const size_t lo = a->lo[b.r0], hi = a->hi[b.r0];
+        n = alike(a, b.r0);
+        if (lo >= hi)
             continue;
+        b.from = lo / STEP * STEP;
+        b.to = (hi + STEP - 1) / STEP * STEP;
         b.fetch = b.r0 == 0;
-        b.k_lo = b.k_hi = LSK_PAGE + 1; /* none */
         switch (n) {
         case 1:
             passes(&b, 1, digits);

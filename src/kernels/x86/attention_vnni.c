@@ -17,7 +17,6 @@
 
 #include "kernels/x86/attention_digits.h"
 
-#define ROWS   4
 #define DIMS   2 /* ROWS x DIMS x DIGITS = 24 sums, 2 operands, 1 broadcast of 32 registers */
 #define MAX_D  256
 #define RUNS   (MAX_D / LSK_KV_Q8_RUN)
@@ -234,9 +233,8 @@ VEC_INLINE void passes(struct block *b, size_t n_rows)
     for (size_t r = 0; r < n_rows; r++)
         split_query(b, r);
     scores(b, n_rows);
-    for (size_t r = 0; r < n_rows; r++)
-        page_weights(b->a, b->r0 + r, b->z[r], b->from, b->to, &b->keep[r], &b->gain[r],
-                     b->fetch ? (const char *)b->a->head + LSK_PAGE * b->a->D + AHEAD + r * MORE : NULL);
+    page_weights(b->a, b->r0, n_rows, b->z, b->from, b->to, b->keep, b->gain,
+                 b->fetch ? (const char *)b->a->head + LSK_PAGE * b->a->D + AHEAD : NULL, false);
     for (size_t d = 0; d < b->a->D; d += LSK_KV_Q8_RUN) {
         for (size_t r = 0; r < n_rows; r++)
             split_weights(b, r, d / LSK_KV_Q8_RUN);

@@ -8,7 +8,22 @@ expected: 56176
 $ longspan eval -m "$RECALL" --show stream --length 800 --haystack made-up -q --json > s; python3 -c "import json; s = json.load(open('s')); print(s['task'], len(s['turns']), s['prompt_tokens'] <= 800, [len(t['expected']) for t in s['turns']])"
 stream 1 True [1]
 $ longspan eval -m "$RECALL" --haystack made-up --task needle-single --length 300 --cases 1 --protocol dense -q | head -1
-kv         budget  task            length  question  cases     accuracy %  perplexity  prompt t/s  decode t/s      cache
+kv    budget  task            length  question  cases     accuracy %  perplexity  prompt t/s  decode t/s      cache
+# Policies that differ in a key have it in their names.
+$ longspan eval -m "$RECALL" --haystack made-up --task lines --length 300 --cases 1 --protocol dense --kv full:q8,snapkv:kernel=3,snapkv:kernel=7,pool=max --budget 20% -q | grep lines | cut -c1-32
+full:q8                   -     
+snapkv:kernel=3           20%   
+snapkv:kernel=7,pool=max  20%   
+# Prompts alone, for other programs: the ids are those of the text.
+$ longspan eval -m "$RECALL" --haystack made-up --task lines,stream --length 300,800 --cases 2 --seeds 1,2 --dump-prompts p.jsonl -q 2> e; grep -c . p.jsonl; cat e
+12
+$ python3 -c "import json; c = json.loads(open('p.jsonl').readline()); t = c['turns'][0]; print(c['task'], c['length'], c['seed'], c['index'], len(t['ids']) == c['prompt_tokens'], t['expected'][0] in t['text']); open('t', 'w').write(t['text'] + t['question'] + t['prefix']); json.dump(t['ids'], open('i', 'w'))"
+lines 300 1 0 True True
+$ longspan tokenize -m "$RECALL" -f t --json -q > j; python3 -c "import json; print(json.load(open('i')) == json.load(open('j')))"
+True
+$ longspan eval -m "$RECALL" --haystack made-up --dump-prompts none/p.jsonl -q
+2> longspan: cannot write 'none/p.jsonl': No such file or directory
+[1]
 # A length that is too short is told, the others are asked.
 $ longspan eval -m "$RECALL" --haystack made-up --task lines,common-words --length 300 --cases 1 --protocol dense --csv 2> e | cut -d, -f1-5; grep left e
 kv,budget,task,length,protocol

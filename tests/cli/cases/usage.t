@@ -78,8 +78,8 @@ $ longspan generate --kv fll
 $ longspan generate --compute=fp23
 2> longspan: --compute is 'fp23'; it must be one of auto, bf16, fp32 (did you mean 'fp32'?)
 [2]
-$ longspan convert a b --dtype q5_0
-2> longspan: --dtype is 'q5_0'; it must be one of keep, f32, f16, bf16, q8_0, q4_0, q4_1 (did you mean 'q8_0'?)
+$ longspan convert a b --dtype q3_k
+2> longspan: --dtype is 'q3_k'; it must be one of keep, f32, f16, bf16, q8_0, q6_k, q5_k, q5_1, q5_0, q4_k, q4_1, q4_0 (did you mean 'q6_k'?)
 [2]
 $ longspan bench -p 1,a
 2> longspan: -p is '1,a'; it must be whole numbers with commas between them, such as 0,4096

@@ -434,7 +434,7 @@ static double naive_bound(const struct problem *p, size_t h, size_t first, size_
     return u * (double)(1.0f / sqrtf((float)D));
 }
 
-/* The bounds of 8-bit keys are rounded outwards to bf16: by 2^-7 of their size at most. */
+/* The bounds of other keys than fp32 are rounded outwards: by 1/127 of the greatest at most. */
 static void check_bounds(const struct problem *p, size_t run, const float *scores, size_t n_runs)
 {
     for (size_t h = 0; h < p->H; h++)
@@ -443,7 +443,7 @@ static void check_bounds(const struct problem *p, size_t run, const float *score
             double size = 0.0, most = -INFINITY;
             for (size_t d = 0; d < p->D; d++)
                 size += fabs((double)p->q[h * p->D + d]) * 4.0;
-            CHECK_NEAR(u, want, (p->format == LSI_KV_Q8 ? size / 128 : 0.0) + 2e-5);
+            CHECK_NEAR(u, want, (p->format == LSI_KV_F32 ? 0.0 : size / 128) + 2e-5);
             for (size_t s = i * run; s < (i + 1) * run; s++)
                 most = fmax(most, naive_score(p, 0, h, s));
             CHECK(u >= most - 2e-5);
@@ -558,11 +558,213 @@ static void test_rope_at(void)
     lsi_exec_fini(&ex);
 }
 
+/* ---- packed pages ------------------------------------------------------------------------------ */
+
+/* A problem of fp32 pages, what they hold packed, and in the fp32 pages what the codes stand for. */
+struct packed {
+    struct problem p;
+    struct lsi_exec ex;
+    struct lsi_kv_view kv;
+    void *pages[8];
+    size_t n_pages;
+};
+
+static void make_packed(struct packed *t, struct problem p, enum lsi_kv_format format, int threads,
+                        uint64_t seed)
+{
+    const size_t n = p.G * p.D;
+    t->p = p;
+    make_problem(&t->p, seed);
+    t->n_pages = lsi_div_up(t->p.n_slots, LSI_KV_PAGE);
+    for (size_t i = 0; i < t->n_pages; i++) {
+        t->pages[i] = lsi_calloc(heap(), 1, lsi_kv_page_bytes(format, p.G, p.D));
+        REQUIRE(t->pages[i] != NULL);
+    }
+    t->kv = (struct lsi_kv_view){ .format = format, .G = p.G, .D = p.D, .pages = t->pages };
+    t->ex = make_exec(threads, LSI_COMPUTE_FP32, &t->p, p.T);
+    ls_error err;
+    REQUIRE_OK(
+        lsi_exec_set_scratch(
+            &t->ex, lsi_max_size(scratch_of(&t->ex, p.T, &t->p), lsi_op_kv_pack_scratch(&t->ex, p.D)), &err),
+        err);
+    const struct lsi_kv_view exact = view(&t->p);
+    const struct lsi_kv_pack pack = {
+        .from = exact, .to = t->kv, .k_end = t->p.n_slots, .v_end = t->p.n_slots, .back = SIZE_MAX
+    };
+    lsi_op_kv_pack(&t->ex, &pack);
+    float *k = floats(t->p.n_slots * n), *v = floats(t->p.n_slots * n);
+    lsi_op_kv_load(&t->ex, &t->kv, 0, k, n, v, n, t->p.n_slots);
+    lsi_op_kv_store(&t->ex, &exact, 0, k, n, v, n, t->p.n_slots);
+    free_floats(k, t->p.n_slots * n);
+    free_floats(v, t->p.n_slots * n);
+}
+
+static void free_packed(struct packed *t)
+{
+    for (size_t i = 0; i < t->n_pages; i++)
+        lsi_free(heap(), t->pages[i], lsi_kv_page_bytes(t->kv.format, t->kv.G, t->kv.D));
+    lsi_exec_fini(&t->ex);
+    free_problem(&t->p);
+}
+
+static void same_floats(const float *got, const float *want, size_t n, double tol)
+{
+    for (size_t i = 0; i < n; i++)
+        CHECK_NEAR(got[i], want[i], tol);
+}
+
+static const unsigned packings[][3] = { { 2, 2, 32 }, { 4, 4, 32 }, { 8, 2, 64 }, { 4, 8, 128 } };
+
+/* Chosen slots, and all but those that a mask hides, of packed pages are those of fp32 pages that hold the
+ * same. */
+static void test_packed_slots(void)
+{
+    static struct lists l;
+    static uint16_t seen[8][64];
+    for (size_t i = 0; i < 40; i++) {
+        const unsigned *w = packings[i % 4];
+        const size_t G = i % 2 + 1, H = G * groups[i % 5];
+        struct packed t;
+        struct lsi_rng rng;
+        make_packed(&t, problem(LSI_KV_F32, 1, H, G, dims[i % 7], 639, 0, 0), lsi_kv_kivi(w[0], w[1], w[2]),
+                    1 + (int)(i % 3), 500 + i);
+        lsi_rng_init(&rng, i);
+        l.n = 0;
+        memset(seen, 0, sizeof seen);
+        for (size_t g = 0; g < G; g++) {
+            make_list(&l, g, (int)(i + g) % 6, t.p.n_slots, &rng);
+            for (size_t r = l.first[g]; r < l.first[g + 1]; r++)
+                for (size_t s = l.slots[r].begin; s < l.slots[r].end; s++)
+                    seen[g][s / 16] = (uint16_t)(seen[g][s / 16] | 1u << s % 16);
+        }
+        const size_t n = H * t.p.D;
+        float *out[2] = { floats(n), floats(n) }, *lse[2] = { floats(H), floats(H) };
+        struct lsi_attention_slots a = { .q = t.p.q, .out = out[0], .lse = lse[0], .H = H, .slots = l.slots };
+        a.first = l.first;
+        a.scale = 1.0f / sqrtf((float)t.p.D);
+        a.kv = view(&t.p);
+        lsi_op_attention_slots(&t.ex, &a);
+        a.out = out[1];
+        a.lse = lse[1];
+        a.kv = t.kv;
+        lsi_op_attention_slots(&t.ex, &a);
+        same_floats(out[1], out[0], n, 3e-5);
+        struct lsi_attention all = attention(&t.p, out[1], lse[1]);
+        all.kv = t.kv;
+        all.seen = seen[0];
+        all.ld_seen = LSI_LEN(seen[0]);
+        lsi_op_attention(&t.ex, &all);
+        same_floats(out[1], out[0], n, 3e-5);
+        for (size_t h = 0; h < H; h++)
+            CHECK(lse[0][h] == lse[1][h] || fabsf(lse[0][h] - lse[1][h]) < 3e-5f);
+        for (size_t j = 0; j < 2; j++) {
+            free_floats(out[j], n);
+            free_floats(lse[j], H);
+        }
+        free_packed(&t);
+    }
+}
+
+static void test_packed_sums_and_bounds(void)
+{
+    for (size_t i = 0; i < 24; i++) {
+        const unsigned *w = packings[i % 4];
+        const size_t T = (size_t[]){ 1, 5, 40 }[i % 3], G = i % 2 + 1, H = G * groups[i % 5];
+        struct packed t;
+        make_packed(&t, problem(LSI_KV_F32, T, H, G, dims[i % 7], 640 - T, i % 5 == 0 ? 100 : 0, 0),
+                    lsi_kv_kivi(w[0], w[1], w[2]), 1 + (int)(i % 2), 600 + i);
+        const size_t n = T * t.p.ldo, n_sums = G * t.p.n_slots;
+        float *out = floats(n), *lse = floats(T * H), *sums[2] = { floats(n_sums), floats(n_sums) };
+        struct lsi_attention a = attention(&t.p, out, lse);
+        lsi_op_attention(&t.ex, &a);
+        for (size_t j = 0; j < 2; j++) {
+            a.kv = j == 0 ? view(&t.p) : t.kv;
+            a.end = i % 4 == 3 ? 300 : 0; /* rows beyond the end */
+            lsi_op_attention_sums(&t.ex, &a, sums[j], t.p.n_slots);
+        }
+        same_floats(sums[1], sums[0], n_sums, 1e-4);
+
+        const size_t run = 16, n_runs = t.p.n_slots / run,
+                     bytes = lsi_bounds_page_bytes(LSI_KV_F32, G, t.p.D);
+        void *page[2] = { lsi_calloc(heap(), 1, bytes), lsi_calloc(heap(), 1, bytes) };
+        REQUIRE(page[0] && page[1]);
+        for (size_t j = 0; j < 2; j++) {
+            const struct lsi_kv_view kv = j == 0 ? view(&t.p) : t.kv;
+            const struct lsi_bounds b = {
+                .format = LSI_KV_F32, .G = G, .D = t.p.D, .run = run, .pages = &page[j]
+            };
+            lsi_op_bounds_store(&t.ex, &b, &kv, 0, n_runs);
+        }
+        CHECK(memcmp(page[0], page[1], bytes) == 0);
+        for (size_t j = 0; j < 2; j++) {
+            lsi_free(heap(), page[j], bytes);
+            free_floats(sums[j], n_sums);
+        }
+        free_floats(out, n);
+        free_floats(lse, T * H);
+        free_packed(&t);
+    }
+}
+
+/* Slots that are quantised anew stay within half a step of the new group; groups move as they are. */
+static void test_packed_groups(void)
+{
+    for (size_t i = 0; i < 16; i++) {
+        const unsigned *w = packings[i % 4];
+        const size_t G = 2, D = dims[i % 7], n = G * D, g = i / 4 % 2, group = w[2];
+        struct packed t;
+        make_packed(&t, problem(LSI_KV_F32, 1, 2, G, D, 639, 0, 0), lsi_kv_kivi(w[0], w[1], w[2]), 1,
+                    700 + i);
+        float *k[2] = { floats(640 * n), floats(640 * n) }, *v[2] = { floats(640 * n), floats(640 * n) };
+        lsi_op_kv_load(&t.ex, &t.kv, 0, k[0], n, v[0], n, 640);
+        uint32_t from[128];
+        const size_t some = group - i % 3 * 5;
+        for (size_t j = 0; j < some; j++)
+            from[j] = (uint32_t)(group + 2 * j + j % 2); /* its own slots and those behind */
+        lsi_op_kv_regroup(&t.ex, &t.kv, g, group, from, some);
+        lsi_op_kv_load(&t.ex, &t.kv, 0, k[1], n, v[1], n, 640);
+        for (size_t d = 0; d < D; d++) {
+            float lo = INFINITY, hi = -INFINITY;
+            for (size_t j = 0; j < some; j++) {
+                lo = fminf(lo, k[0][from[j] * n + g * D + d]);
+                hi = fmaxf(hi, k[0][from[j] * n + g * D + d]);
+            }
+            const double step = (double)(hi - lo) / ((1u << w[0]) - 1);
+            for (size_t j = 0; j < some; j++)
+                CHECK_NEAR(k[1][(group + j) * n + g * D + d], k[0][from[j] * n + g * D + d],
+                           step * 0.51 + 2e-3);
+        }
+        for (size_t j = 0; j < some; j++) /* values were on their grid */
+            for (size_t d = 0; d < D; d++)
+                CHECK_NEAR(v[1][(group + j) * n + g * D + d], v[0][from[j] * n + g * D + d], 5e-3);
+        for (size_t j = 0; j < group; j++) /* other heads and slots are as they were */
+            CHECK(memcmp(k[1] + j * n, k[0] + j * n, n * sizeof(float)) == 0 &&
+                  memcmp(k[1] + (group + j) * n + (1 - g) * D, k[0] + (group + j) * n + (1 - g) * D,
+                         D * sizeof(float)) == 0);
+        const uint32_t to = (uint32_t)group, last = (uint32_t)(640 - group);
+        lsi_op_kv_move(&t.ex, &t.kv, g, &to, &last, 1);
+        lsi_op_kv_load(&t.ex, &t.kv, 0, k[0], n, v[0], n, 640);
+        for (size_t j = 0; j < group; j++)
+            CHECK(memcmp(k[0] + (to + j) * n + g * D, k[1] + (last + j) * n + g * D, D * sizeof(float)) ==
+                      0 &&
+                  memcmp(v[0] + (to + j) * n + g * D, v[1] + (last + j) * n + g * D, D * sizeof(float)) == 0);
+        for (size_t j = 0; j < 2; j++) {
+            free_floats(k[j], 640 * n);
+            free_floats(v[j], 640 * n);
+        }
+        free_packed(&t);
+    }
+}
+
 int main(int argc, char **argv)
 {
     static const struct test tests[] = {
-        TEST(test_sums), TEST(test_scores), TEST(test_slots),   TEST(test_merge),
-        TEST(test_load), TEST(test_move),   TEST(test_rope_at), TEST(test_bounds),
+        TEST(test_sums),          TEST(test_scores),
+        TEST(test_slots),         TEST(test_merge),
+        TEST(test_load),          TEST(test_move),
+        TEST(test_rope_at),       TEST(test_bounds),
+        TEST(test_packed_slots),  TEST(test_packed_sums_and_bounds),
+        TEST(test_packed_groups),
     };
     return test_main(tests, sizeof tests / sizeof tests[0], argc, argv);
 }

@@ -6,6 +6,7 @@
 #include <pthread.h>
 #include <signal.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 static void test_arena_counts_what_it_gives(void)
@@ -111,6 +112,61 @@ static void test_files_appear_whole(void)
     CHECK_INT(m.bytes, 8); /* the old contents are untouched */
     lsi_map_close(&m);
     unlink(path);
+}
+
+static void touch(const char *path)
+{
+    FILE *f = fopen(path, "w");
+    REQUIRE(f != NULL && fclose(f) == 0);
+}
+
+/* What killed writers of a file left goes with the next; files of other names and of the living stay. */
+static void test_unfinished_files_are_cleared_away(void)
+{
+    static const char *const others[] = { "other.part-1", "out.part-", "out.part-1x", "out.part-1.part-2" };
+    char dir[96], path[128], part[160], other[LSI_LEN(others)][128];
+    ls_error err = { 0 };
+    struct lsi_out o, second;
+    make_name(dir, sizeof dir, "parts");
+    REQUIRE(mkdir(dir, 0700) == 0);
+    snprintf(path, sizeof path, "%s/out", dir);
+    for (size_t i = 0; i < LSI_LEN(others); i++) {
+        snprintf(other[i], sizeof other[i], "%s/%s", dir, others[i]);
+        touch(other[i]);
+    }
+
+    const pid_t killed = fork();
+    if (killed == 0) {
+        if (lsi_out_open(&o, path, &err) == LS_OK) {
+            lsi_out_write(&o, "half", 4);
+            raise(SIGKILL);
+        }
+        _exit(1);
+    }
+    int status;
+    REQUIRE(killed > 0 && waitpid(killed, &status, 0) == killed && WIFSIGNALED(status));
+    snprintf(part, sizeof part, "%s.part-%ld", path, (long)killed);
+    CHECK(lsi_path_exists(part));
+    REQUIRE_OK(lsi_out_open(&o, path, &err), err);
+    CHECK(!lsi_path_exists(part));
+
+    /* While one is being written another writer leaves it alone, and is told when the names are equal. */
+    CHECK_INT(lsi_out_open(&second, path, &err), LS_E_IO);
+    CHECK(strstr(err.text, "being written already") != NULL);
+    const pid_t writer = fork();
+    if (writer == 0) {
+        const bool ok = lsi_out_open(&second, path, &err) == LS_OK && lsi_path_exists(o.tmp) &&
+                        lsi_out_commit(&second, &err) == LS_OK;
+        _exit(ok ? 0 : 1);
+    }
+    REQUIRE(writer > 0 && waitpid(writer, &status, 0) == writer);
+    CHECK_INT(status, 0);
+    lsi_out_write(&o, "mine", 4);
+    REQUIRE_OK(lsi_out_commit(&o, &err), err);
+
+    for (size_t i = 0; i < LSI_LEN(others); i++)
+        CHECK(unlink(other[i]) == 0);
+    CHECK(unlink(path) == 0 && rmdir(dir) == 0); /* and nothing else was there */
 }
 
 static void test_file_errors_name_the_path(void)
@@ -321,6 +377,7 @@ int main(int argc, char **argv)
         TEST(test_buf_long_format),
         TEST(test_json_string),
         TEST(test_files_appear_whole),
+        TEST(test_unfinished_files_are_cleared_away),
         TEST(test_file_errors_name_the_path),
         TEST(test_a_pipe_is_no_file),
         TEST(test_every_task_runs_once),

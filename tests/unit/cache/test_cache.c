@@ -1,7 +1,4 @@
 /* Properties that every cache policy has, run on each of them in each precision. */
-#include "cache/cache.h"
-#include "test.h"
-
 static const char *const specs[] = {
     "full:fp32",
     "full:bf16",
@@ -18,77 +15,10 @@ enum {
     H = 6,
     G = 2,
     D = 16,
-    N = 700,
-    Q = H * D,
-    KV = G * D
+    N = 700
 };
 
-static const struct lsi_cache_shape shape = { .L = L, .H = H, .G = G, .D = D, .n_ctx = N, .n_rows = N };
-
-static float q[N * Q], k[L][N * KV], v[L][N * KV];
-
-static void make_data(void)
-{
-    struct lsi_rng r;
-    lsi_rng_init(&r, 1);
-    for (size_t i = 0; i < LSI_LEN(q); i++)
-        q[i] = (float)lsi_rng_normal(&r);
-    for (size_t l = 0; l < L; l++)
-        for (size_t i = 0; i < LSI_LEN(k[0]); i++) {
-            k[l][i] = (float)lsi_rng_normal(&r);
-            v[l][i] = (float)lsi_rng_normal(&r);
-        }
-}
-
-struct fixture {
-    struct lsi_exec ex;
-    struct lsi_cache *cache;
-};
-
-static void open_fixture(struct fixture *f, const char *spec, int threads)
-{
-    ls_error err = { 0 };
-    struct lsi_cache_spec s;
-    REQUIRE_OK(lsi_exec_init_cpu(&f->ex, threads, LSI_COMPUTE_FP32, NULL, &err), err);
-    REQUIRE_OK(lsi_cache_parse(&s, spec, &err), err);
-    const size_t own = s.policy->scratch ? s.policy->scratch(&f->ex, &shape, &s) : 0;
-    const size_t plain = lsi_op_attention_scratch(&f->ex, N, H, G, D);
-    REQUIRE_OK(lsi_exec_set_scratch(&f->ex, lsi_max_size(plain, own), &err), err);
-    REQUIRE_OK(s.policy->create(&f->cache, &shape, &s, NULL, &err), err);
-}
-
-static void close_fixture(struct fixture *f)
-{
-    f->cache->policy->free(f->cache);
-    lsi_exec_fini(&f->ex);
-}
-
-/* Rows i0 .. i0+n-1 in all layers; out [L][n][Q] unless NULL. */
-static void feed(struct fixture *f, size_t i0, size_t n, float *out)
-{
-    ls_error err = { 0 };
-    static float sink[N * Q];
-    const struct lsi_cache_policy *p = f->cache->policy;
-    REQUIRE_OK(p->reserve(f->cache, n, &err), err);
-    for (size_t l = 0; l < L; l++) {
-        p->append(f->cache, &f->ex, l, k[l] + i0 * KV, KV, v[l] + i0 * KV, KV, n);
-        const struct lsi_cache_query query = {
-            .q = q + i0 * Q, .out = out ? out + l * n * Q : sink, .ldq = Q, .ldo = Q, .T = n, .scale = 0.25f
-        };
-        p->attend(f->cache, &f->ex, l, &query);
-    }
-    p->commit(f->cache, n);
-}
-
-static double max_diff(const float *a, const float *b, size_t n)
-{
-    double most = 0;
-    for (size_t i = 0; i < n; i++)
-        most = fmax(most, fabs((double)a[i] - (double)b[i]));
-    return most;
-}
-
-static float got[L * N * Q], want[L * N * Q];
+#include "cache_fixture.h"
 
 static void test_blocks_do_not_matter(void)
 {
@@ -115,7 +45,6 @@ static void test_rewind_is_never_having_been(void)
         open_fixture(&b, specs[s], 1);
         feed(&a, 0, 300, NULL);
         feed(&a, 300, 400, NULL);
-        ls_error err = { 0 };
         REQUIRE_OK(a.cache->policy->rewind(a.cache, 300, &err), err);
         CHECK_INT(a.cache->length, 300);
         feed(&b, 0, 300, NULL);
@@ -136,7 +65,6 @@ static void test_reserve_without_commit_changes_nothing(void)
         open_fixture(&b, specs[s], 1);
         feed(&a, 0, 50, NULL);
         feed(&b, 0, 50, NULL);
-        ls_error err = { 0 };
         REQUIRE_OK(a.cache->policy->reserve(a.cache, 30, &err), err);
         a.cache->policy->append(a.cache, &a.ex, 0, k[1], KV, v[1], KV, 30); /* a block cut short in layer 0 */
         feed(&a, 50, 20, got);
@@ -156,9 +84,8 @@ static void test_bytes_are_planned(void)
         for (size_t n = 0; n < 600; n += 100) {
             feed(&a, n, 100, NULL);
             CHECK_INT(a.cache->policy->bytes(a.cache),
-                      a.cache->policy->plan(&shape, &a.cache->spec, a.cache->length));
+                      a.cache->policy->plan(&plain_shape, &a.cache->spec, a.cache->length));
         }
-        ls_error err = { 0 };
         CHECK_INT(a.cache->policy->reserve(a.cache, N - 600 + 1, &err), LS_E_LIMIT);
         CHECK_INT(a.cache->length, 600);
         close_fixture(&a);
@@ -169,7 +96,6 @@ static void test_tiling_repeats_pages(void)
 {
     for (size_t s = 0; s < LSI_LEN(specs); s++) {
         struct fixture a, b;
-        ls_error err = { 0 };
         open_fixture(&a, specs[s], 1);
         open_fixture(&b, specs[s], 1);
         feed(&a, 0, 255, NULL);
@@ -206,7 +132,6 @@ static void test_forks_share_until_written(void)
 {
     for (size_t s = 0; s < LSI_LEN(specs); s++) {
         struct fixture a, b, plain;
-        ls_error err = { 0 };
         open_fixture(&a, specs[s], 1);
         open_fixture(&b, specs[s], 1);
         open_fixture(&plain, specs[s], 1);
@@ -232,7 +157,6 @@ static void test_forks_share_until_written(void)
 static void test_spec_texts(void)
 {
     struct lsi_cache_spec s;
-    ls_error err = { 0 };
     char name[32];
     CHECK_INT(lsi_cache_parse(&s, NULL, &err), LS_OK);
     lsi_cache_spec_name(&s, name, sizeof name);
@@ -257,6 +181,6 @@ int main(int argc, char **argv)
         TEST(test_precisions_are_close_to_fp32),
         TEST(test_spec_texts),
     };
-    make_data();
+    make_data(1, 1);
     return test_main(tests, LSI_LEN(tests), argc, argv);
 }

@@ -1,7 +1,8 @@
 /* The kivi policy against a list of numbers that is quantised as the method says, and its limits. */
-#include "base/numbers.h"
 #include "cache/cache.h"
 #include "cache/kv_pages.h"
+#include "memory_io.h"
+#include "packing.h"
 #include "test.h"
 
 enum {
@@ -98,41 +99,6 @@ static double max_diff(const float *a, const float *b, size_t n)
 static float got[L * N * Q], want[L * N * Q];
 
 /* ---- the method as lists -------------------------------------------------------------------- */
-
-/* Halves in ascending order, from -31743 to 31743. */
-static double half(int i)
-{
-    return i < 0 ? -(double)lsi_f16_to_f32((lsi_f16)-i) : (double)lsi_f16_to_f32((lsi_f16)i);
-}
-
-static double half_at_most(double x)
-{
-    int lo = -31743, hi = 31743;
-    while (lo < hi) {
-        const int mid = lo + (hi - lo + 1) / 2;
-        if (half(mid) <= x)
-            lo = mid;
-        else
-            hi = mid - 1;
-    }
-    return half(lo);
-}
-
-/* n numbers, step apart, as what their codes stand for. */
-static void quantise(float *x, size_t n, size_t step, unsigned bits)
-{
-    double low = (double)x[0], high = low;
-    for (size_t i = 0; i < n; i++) {
-        low = fmin(low, (double)x[i * step]);
-        high = fmax(high, (double)x[i * step]);
-    }
-    const double most = (double)((1u << bits) - 1), z = half_at_most(low),
-                 s = -half_at_most(-(high - z) / most);
-    for (size_t i = 0; i < n; i++) {
-        const double u = s > 0 ? fmin(most, rint(((double)x[i * step] - z) / s)) : 0;
-        x[i * step] = (float)(u * s + z);
-    }
-}
 
 struct model {
     size_t R, sinks, n, nk, nv;
@@ -405,6 +371,34 @@ static void test_reserve_without_commit_changes_nothing(void)
     close_fixture(&b);
 }
 
+/* A step that ends after layer 0, which may have moved its tail alone, then a prompt in blocks. */
+static void test_a_prompt_after_a_step_cut_short(void)
+{
+    struct fixture a;
+    ls_error err = { 0 };
+    open_fixture(&a, "kivi:bits=2,residual=64", 2, LSI_COMPUTE_FP32);
+    const struct lsi_cache_policy *p = a.cache->policy;
+    feed(&a, 0, 400, 0, NULL);
+    for (size_t t = 400; t < 520; t++) {
+        struct fixture b = a, c = a;
+        feed(&a, t, 1, 0, NULL);
+        REQUIRE_OK(p->fork(a.cache, &b.cache, &err), err);
+        REQUIRE_OK(p->fork(a.cache, &c.cache, &err), err);
+        REQUIRE_OK(p->reserve(b.cache, 1, &err), err);
+        p->append(b.cache, &a.ex, 0, k[0], KV, v[0], KV, 1);
+        REQUIRE_OK(p->rewind(b.cache, t + 1, &err), err); /* as a context does it */
+        feed_block(&b, t + 1, 256, 0, got);
+        feed_block(&c, t + 1, 256, 0, want);
+        CHECK_NEAR(max_diff(got, want, (size_t)L * 256 * Q), 0, 2e-6);
+        feed_block(&b, t + 257, 90, 0, got);
+        feed_block(&c, t + 257, 90, 0, want);
+        CHECK_NEAR(max_diff(got, want, (size_t)L * 90 * Q), 0, 2e-6);
+        p->free(b.cache);
+        p->free(c.cache);
+    }
+    close_fixture(&a);
+}
+
 static void test_bytes_are_planned(void)
 {
     struct fixture a;
@@ -482,35 +476,12 @@ static void test_tiling_repeats_pages(void)
 
 /* ---- state as bytes ---------------------------------------------------------------------------- */
 
-struct memory {
-    struct lsi_cache_io io;
-    unsigned char *data;
-    size_t at, cap;
-};
-
-static ls_status io_bytes(struct lsi_cache_io *io, void *data, size_t n, ls_error *err)
-{
-    struct memory *m = (struct memory *)io;
-    (void)err;
-    REQUIRE(m->at + n <= m->cap);
-    memcpy(io->reading ? data : m->data + m->at, io->reading ? m->data + m->at : data, n);
-    m->at += n;
-    return LS_OK;
-}
-
-static ls_status io_pages(struct lsi_cache_io *io, struct lsi_kv_pages *t, size_t n, ls_error *err)
-{
-    if (io->reading)
-        REQUIRE(lsi_kv_pages_grow(t, 1, n));
-    for (size_t i = 0; i < n; i++)
-        io_bytes(io, t->page[i], lsi_kv_pages_bytes(t), err);
-    return LS_OK;
-}
-
 static void test_state_can_be_stored(void)
 {
     static unsigned char data[8 << 20];
-    struct memory m = { .io = { .bytes = io_bytes, .pages = io_pages }, .data = data, .cap = sizeof data };
+    struct memory m = { .io = { .bytes = memory_bytes, .pages = memory_pages },
+                        .data = data,
+                        .cap = sizeof data };
     ls_error err = { 0 };
     static const size_t steps[] = { 0, 20, 112 }; /* after the last a tail of keys waits to be quantised */
     for (size_t i = 0; i < LSI_LEN(steps); i++) {
@@ -569,6 +540,7 @@ int main(int argc, char **argv)
         TEST(test_eight_bits_are_close_to_full),
         TEST(test_rewind_is_never_having_been),
         TEST(test_reserve_without_commit_changes_nothing),
+        TEST(test_a_prompt_after_a_step_cut_short),
         TEST(test_bytes_are_planned),
         TEST(test_forks_share_until_written),
         TEST(test_tiling_repeats_pages),

@@ -17,22 +17,6 @@ static const struct rule rules[] = {
     { "quest:page=256,budget=1,skip=0,fp32", 256, 3, 0, 0 },
 };
 
-/* The most that query head h of token t can score in a run, from its keys. */
-static double bound_of(size_t l, size_t t, size_t h, size_t first, size_t n)
-{
-    double u = 0;
-    for (size_t d = 0; d < D; d++) {
-        float lo = INFINITY, hi = -INFINITY;
-        for (size_t s = first; s < first + n; s++) {
-            lo = fminf(lo, k[l][s * KV + h / GROUP * D + d]);
-            hi = fmaxf(hi, k[l][s * KV + h / GROUP * D + d]);
-        }
-        const double x = (double)q[t * Q + h * D + d];
-        u += fmax(x * (double)lo, x * (double)hi);
-    }
-    return u * (double)scale;
-}
-
 static double together(const struct rule *r, size_t l, size_t t, size_t h, size_t run, const double *most)
 {
     double u = r->combine == 1 ? -INFINITY : 0;
@@ -77,7 +61,7 @@ static void test_against_the_definition(void)
             struct fixture f;
             open_fixture(&f, rules[i].spec, 2);
             if (from > 0)
-                feed_prompt(&f, 0, from);
+                feed_prompt(&f, 0, from, N, NULL);
             for (size_t t = from; t < from + 35; t++) { /* partial and full last pages, a single one */
                 feed(&f, t, 1, got);
                 for (size_t l = 0; l < L; l++)
@@ -90,18 +74,7 @@ static void test_against_the_definition(void)
 
 static void test_enough_is_full(void)
 {
-    struct fixture a, b;
-    open_fixture(&a, "quest:budget=400,skip=0,fp32", 2);
-    open_fixture(&b, "full:fp32", 1);
-    feed_prompt(&a, 0, 300);
-    feed_prompt(&b, 0, 300);
-    for (size_t t = 300; t < 400; t++) {
-        feed(&a, t, 1, got);
-        feed(&b, t, 1, want);
-        CHECK(max_diff(got, want, L * Q) == 0);
-    }
-    close_fixture(&a);
-    close_fixture(&b);
+    check_is_full("quest:budget=600,skip=0", G);
 }
 
 /* A key far better than every bound is read, wherever it is. */
@@ -182,7 +155,7 @@ static void test_per_q_is_many_single_heads(void)
     feed(&all, 400, 1, want);
     for (size_t h = 0; h < H; h++) {
         struct fixture f;
-        open_shape(&f, "quest:budget=64,skip=0,fp32", 1, one);
+        open_shape(&f, "quest:budget=64,skip=0,fp32", 1, LSI_COMPUTE_FP32, &one);
         const struct lsi_cache_policy *p = f.cache->policy;
         for (size_t part = 0; part < 2; part++) {
             const size_t row = part * 400, n = part ? 1 : 400, g = h / GROUP;
@@ -212,7 +185,7 @@ static void test_threads_and_formats(void)
             struct fixture f;
             snprintf(spec, sizeof spec, "quest:budget=10%%,skip=0,%s", formats[i]);
             open_fixture(&f, spec, threads);
-            feed_prompt(&f, 0, 560);
+            feed_prompt(&f, 0, 560, N, NULL);
             feed(&f, 560, 1, threads == 1 ? want : got);
             CHECK(threads == 1 || max_diff(got, want, L * Q) == 0);
             close_fixture(&f);
@@ -225,10 +198,10 @@ static void test_percentages(void)
     struct fixture a, b;
     open_fixture(&a, "quest:budget=10%,skip=0,fp32", 1);
     open_fixture(&b, "quest:budget=50,skip=0,fp32", 1);
-    feed_prompt(&a, 0, 500);
-    feed_prompt(&b, 0, 500);
-    feed_prompt(&a, 500, 40);
-    feed_prompt(&b, 500, 40);
+    feed_prompt(&a, 0, 500, N, NULL);
+    feed_prompt(&b, 0, 500, N, NULL);
+    feed_prompt(&a, 500, 40, N, NULL);
+    feed_prompt(&b, 500, 40, N, NULL);
     feed(&a, 540, 1, got);
     feed(&b, 540, 1, want);
     CHECK(max_diff(got, want, L * Q) == 0);
@@ -246,8 +219,8 @@ static void test_sliding_layers_are_plain(void)
     struct fixture a, b;
     shape.window = 100;
     shape.sliding = sliding;
-    open_shape(&a, "quest:budget=48,skip=0,fp32", 1, shape);
-    open_shape(&b, "full:fp32", 1, shape);
+    open_shape(&a, "quest:budget=48,skip=0,fp32", 1, LSI_COMPUTE_FP32, &shape);
+    open_shape(&b, "full:fp32", 1, LSI_COMPUTE_FP32, &shape);
     feed(&a, 0, 300, NULL);
     feed(&b, 0, 300, NULL);
     feed(&a, 300, 1, got);
@@ -270,6 +243,6 @@ int main(int argc, char **argv)
         TEST(test_percentages),
         TEST(test_sliding_layers_are_plain),
     };
-    make_data(2);
+    make_data(2, 2);
     return test_main(tests, LSI_LEN(tests), argc, argv);
 }

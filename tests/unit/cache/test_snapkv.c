@@ -2,31 +2,29 @@
 #include "kept_rig.h"
 
 enum {
-    COLS = RIG_Q
+    COLS = Q
 };
-
-static float got[RIG_L * RIG_N * RIG_Q], want[RIG_L * RIG_N * RIG_Q];
 
 /* ---- the simulator -------------------------------------------------------------------------- */
 
 struct sim {
     size_t H, G, budget, window, kernel;
     bool max, pyramid;
-    size_t pos[RIG_L][RIG_H][RIG_N], n[RIG_L][RIG_H];
+    size_t pos[L][H][N], n[L][H];
     double margin; /* least gap between a kept and a dropped score, of the largest score */
 };
 
 /* Row `row` sees the set and joins it; out [H*D] of the group's heads. */
 static void sim_row(struct sim *m, size_t l, size_t g, size_t row, float *out)
 {
-    static double p[RIG_N];
-    double o[RIG_D];
+    static double p[N];
+    double o[D];
     const size_t group = m->H / m->G;
     m->pos[l][g][m->n[l][g]++] = row;
     for (size_t h = g * group; h < (g + 1) * group; h++) {
         rig_dense(l, row, h, g, m->pos[l][g], m->n[l][g], p, o);
-        for (size_t d = 0; d < RIG_D; d++)
-            out[h * RIG_D + d] = (float)o[d];
+        for (size_t d = 0; d < D; d++)
+            out[h * D + d] = (float)o[d];
     }
 }
 
@@ -39,13 +37,13 @@ static size_t layer_budget(const struct sim *m, size_t l, size_t n)
         hi = n - m->window;
         lo = 2 * (m->budget - m->window) - hi;
     }
-    return m->window + lsi_max_size(1, hi - l * (hi - lo) / (RIG_L - 1));
+    return m->window + lsi_max_size(1, hi - l * (hi - lo) / (L - 1));
 }
 
 /* Scores of the tokens before the window: softmax of each row of the window, summed, pooled, summed. */
 static void sim_scores(struct sim *m, size_t l, size_t g, size_t n, double *score)
 {
-    static double p[RIG_N], s[RIG_N];
+    static double p[N], s[N];
     const size_t group = m->H / m->G, before = n - m->window, half = m->kernel / 2;
     memset(score, 0, before * sizeof *score);
     for (size_t h = g * group; h < (g + 1) * group; h++) {
@@ -66,8 +64,8 @@ static void sim_scores(struct sim *m, size_t l, size_t g, size_t n, double *scor
 
 static void sim_compress(struct sim *m, size_t l, size_t g)
 {
-    static double score[RIG_N];
-    static bool keep[RIG_N];
+    static double score[N];
+    static bool keep[N];
     size_t *pos = m->pos[l][g], kept = 0;
     const size_t n = m->n[l][g], budget = layer_budget(m, l, n), before = n - m->window;
     if (n <= m->budget || n <= budget)
@@ -76,7 +74,7 @@ static void sim_compress(struct sim *m, size_t l, size_t g)
     for (size_t i = 0; i < n; i++)
         keep[i] = i >= before;
     double last = INFINITY, most = 0;
-    for (size_t k = 0; k <= budget - m->window; k++) {
+    for (size_t taken = 0; taken <= budget - m->window; taken++) {
         size_t at = SIZE_MAX;
         for (size_t i = 0; i < before; i++)
             if (!keep[i] && (at == SIZE_MAX || score[i] >= score[at]))
@@ -84,7 +82,7 @@ static void sim_compress(struct sim *m, size_t l, size_t g)
         if (at == SIZE_MAX)
             break;
         most = fmax(most, score[at]);
-        if (k == budget - m->window)
+        if (taken == budget - m->window)
             m->margin = fmin(m->margin, (last - score[at]) / most);
         else
             keep[at] = true;
@@ -98,19 +96,19 @@ static void sim_compress(struct sim *m, size_t l, size_t g)
 
 static void sim_rows(struct sim *m, size_t row, size_t n, bool compress, float *out)
 {
-    for (size_t l = 0; l < RIG_L; l++)
+    for (size_t l = 0; l < L; l++)
         for (size_t g = 0; g < m->G; g++) {
             for (size_t t = 0; t < n; t++)
-                sim_row(m, l, g, row + t, out + (l * n + t) * m->H * RIG_D);
+                sim_row(m, l, g, row + t, out + (l * n + t) * m->H * D);
             if (compress)
                 sim_compress(m, l, g);
         }
 }
 
-static bool sim_agrees(const struct sim *m, const struct rig *f)
+static bool sim_agrees(const struct sim *m, const struct fixture *f)
 {
-    static int64_t pos[RIG_N];
-    for (size_t l = 0; l < RIG_L; l++)
+    static int64_t pos[N];
+    for (size_t l = 0; l < L; l++)
         for (size_t g = 0; g < m->G; g++) {
             if (f->cache->policy->kept(f->cache, l, g, pos) != m->n[l][g])
                 return false;
@@ -129,64 +127,45 @@ static void test_simulator(void)
     size_t clear = 0, runs = 0;
     lsi_rng_init(&r, 7);
     for (size_t i = 0; i < 36; i++, runs++) {
-        struct rig f;
+        struct fixture f;
         char text[160];
-        const size_t n = 60 + lsi_rng_below(&r, 150), cols = heads[i % 6][0] * RIG_D;
-        rig_data(200 + i);
+        const size_t n = 60 + lsi_rng_below(&r, 150), cols = heads[i % 6][0] * D;
+        make_data(200 + i, 1);
         m = (struct sim){ .H = heads[i % 6][0], .G = heads[i % 6][1], .margin = INFINITY };
         m.window = 1 + lsi_rng_below(&r, 24);
         m.budget = m.window + 2 + lsi_rng_below(&r, 60);
-        m.kernel = 1 + 2 * lsi_rng_below(&r, 4);
+        m.kernel = 1 + 2 * lsi_rng_below(&r, 16);
         m.max = i % 4 == 1;
         m.pyramid = i % 3 == 2;
         snprintf(text, sizeof text, "snapkv:budget=%zu,window=%zu,kernel=%zu,pool=%s,layers=%s,fp32",
                  m.budget, m.window, m.kernel, m.max ? "max" : "avg", m.pyramid ? "pyramid" : "equal");
-        rig_open(&f, text, m.H, m.G);
-        rig_prompt(&f, 0, n, 1 + lsi_rng_below(&r, 80), got);
+        open_heads(&f, text, m.H, m.G);
+        feed_prompt(&f, 0, n, 1 + lsi_rng_below(&r, 80), got);
         sim_rows(&m, 0, n, true, want);
-        CHECK_NEAR(rig_diff(got, want, RIG_L * n * cols), 0, 2e-5);
+        CHECK_NEAR(max_diff(got, want, L * n * cols), 0, 2e-5);
         if (m.margin > 1e-5) {
             clear++;
             CHECK(sim_agrees(&m, &f));
             for (size_t t = n; t < n + 10; t++) { /* answers drop nothing */
-                rig_step(&f, t, got);
+                step(&f, t, got);
                 sim_rows(&m, t, 1, false, want);
-                CHECK_NEAR(rig_diff(got, want, RIG_L * cols), 0, 2e-5);
+                CHECK_NEAR(max_diff(got, want, L * cols), 0, 2e-5);
             }
             CHECK(sim_agrees(&m, &f));
-            rig_prompt(&f, n + 10, 40, 16, got); /* nor do later prompts, unless the first one was short */
+            feed_prompt(&f, n + 10, 40, 16, got); /* nor do later prompts, unless the first one was short */
             sim_rows(&m, n + 10, 40, n <= m.budget, want);
-            CHECK_NEAR(rig_diff(got, want, RIG_L * 40 * cols), 0, 2e-5);
+            CHECK_NEAR(max_diff(got, want, L * 40 * cols), 0, 2e-5);
             CHECK(m.margin <= 1e-5 || sim_agrees(&m, &f));
         }
-        rig_close(&f);
+        close_fixture(&f);
     }
     CHECK(clear * 10 >= runs * 8);
 }
 
 static void test_large_budget_is_the_full_cache(void)
 {
-    static const char *const formats[] = { "fp32", "bf16", "q8" };
-    for (size_t i = 0; i < LSI_LEN(formats); i++) {
-        char a[64], b[64];
-        struct rig f, full;
-        snprintf(a, sizeof a, "snapkv:budget=600,%s", formats[i]);
-        snprintf(b, sizeof b, "full:%s", formats[i]);
-        rig_data(5);
-        rig_open(&f, a, 4, 2);
-        rig_open(&full, b, 4, 2);
-        rig_prompt(&f, 0, 600, 128, got);
-        rig_prompt(&full, 0, 600, 128, want);
-        CHECK(memcmp(got, want, RIG_L * 600 * COLS * sizeof *got) == 0);
-        for (size_t t = 600; t < 650; t++) {
-            rig_step(&f, t, got);
-            rig_step(&full, t, want);
-            CHECK(memcmp(got, want, RIG_L * COLS * sizeof *got) == 0);
-        }
-        CHECK(rig_same_kept(&f, &full));
-        rig_close(&f);
-        rig_close(&full);
-    }
+    make_data(5, 1);
+    check_is_full("snapkv:budget=600", 2);
 }
 
 static void test_short_prompts(void)
@@ -202,230 +181,230 @@ static void test_short_prompts(void)
     };
     for (size_t i = 0; i < LSI_LEN(cases); i++)
         for (size_t j = 0; j < LSI_LEN(lengths); j++) {
-            struct rig f;
-            rig_data(6);
-            rig_open(&f, cases[i].text, 4, 2);
-            rig_prompt(&f, 0, lengths[j], 7, NULL);
+            struct fixture f;
+            make_data(6, 1);
+            open_heads(&f, cases[i].text, 4, 2);
+            feed_prompt(&f, 0, lengths[j], 7, NULL);
             CHECK_INT(f.cache->policy->kept(f.cache, 0, 0, NULL), lsi_min_size(lengths[j], cases[i].budget));
-            rig_step(&f, 100, got);
-            rig_close(&f);
+            step(&f, 100, got);
+            close_fixture(&f);
         }
 }
 
 /* A first prompt that fits is kept; the first one that does not is compressed. */
 static void test_the_first_long_prompt(void)
 {
-    struct rig f;
-    rig_data(7);
-    rig_open(&f, "snapkv:budget=100,window=8,fp32", 4, 2);
-    rig_prompt(&f, 0, 60, 64, NULL);
-    rig_step(&f, 60, got);
+    struct fixture f;
+    make_data(7, 1);
+    open_heads(&f, "snapkv:budget=100,window=8,fp32", 4, 2);
+    feed_prompt(&f, 0, 60, 64, NULL);
+    step(&f, 60, got);
     CHECK_INT(f.cache->policy->kept(f.cache, 0, 0, NULL), 61);
-    rig_prompt(&f, 61, 200, 64, NULL);
+    feed_prompt(&f, 61, 200, 64, NULL);
     CHECK_INT(f.cache->policy->kept(f.cache, 0, 0, NULL), 100);
     for (int64_t i = 0; i < 8; i++)
         CHECK(rig_keeps(&f, 1, 1, 260 - i));
-    rig_prompt(&f, 261, 200, 64, NULL);
+    feed_prompt(&f, 261, 200, 64, NULL);
     CHECK_INT(f.cache->policy->kept(f.cache, 0, 0, NULL), 300);
-    rig_close(&f);
+    close_fixture(&f);
 }
 
 /* What the last queries look at survives, with its neighbours when scores are pooled. */
 static void test_needle(void)
 {
-    struct rig f;
-    rig_data(8);
-    for (size_t l = 0; l < RIG_L; l++)
-        for (size_t g = 0; g < RIG_H; g++)
-            for (size_t d = 0; d < RIG_D; d++) {
+    struct fixture f;
+    make_data(8, 1);
+    for (size_t l = 0; l < L; l++)
+        for (size_t g = 0; g < H; g++)
+            for (size_t d = 0; d < D; d++) {
                 float sum = 0;
                 for (size_t t = 480; t < 500; t++)
-                    sum += rig_q[t * RIG_Q + g * RIG_D + d];
-                rig_k[l][123 * RIG_Q + g * RIG_D + d] = 2 * sum;
+                    sum += q[t * Q + g * D + d];
+                k[l][123 * Q + g * D + d] = 2 * sum;
             }
-    rig_open(&f, "snapkv:budget=40,window=20,kernel=5,fp32", 4, 4);
-    rig_prompt(&f, 0, 500, 128, NULL);
-    for (size_t l = 0; l < RIG_L; l++)
+    open_heads(&f, "snapkv:budget=40,window=20,kernel=5,fp32", 4, 4);
+    feed_prompt(&f, 0, 500, 128, NULL);
+    for (size_t l = 0; l < L; l++)
         for (size_t g = 0; g < 4; g++)
             for (int64_t i = -2; i <= 2; i++)
                 CHECK(rig_keeps(&f, l, g, 123 + i));
-    rig_close(&f);
+    close_fixture(&f);
 }
 
 /* ---- what every policy promises ----------------------------------------------------------------- */
 
 static const char usual[] = "snapkv:budget=60,window=16,fp32";
 
-static void check_same_steps(struct rig *a, struct rig *b, size_t t, size_t end)
+static void check_same_steps(struct fixture *a, struct fixture *b, size_t t, size_t end)
 {
     for (; t < end; t++) {
-        rig_step(a, t, got);
-        rig_step(b, t, want);
-        CHECK(memcmp(got, want, RIG_L * COLS * sizeof *got) == 0);
-        CHECK(rig_same_kept(a, b));
+        step(a, t, got);
+        step(b, t, want);
+        CHECK(memcmp(got, want, L * COLS * sizeof *got) == 0);
+        CHECK(same_kept(a, b));
     }
 }
 
 static void test_blocks_do_not_matter(void)
 {
     static const size_t blocks[] = { 1, 7, 64, 300 };
-    struct rig ref;
-    rig_data(9);
-    rig_open(&ref, "snapkv:budget=20%,pool=max,fp32", 4, 2);
-    rig_prompt(&ref, 0, 301, 301, NULL);
+    struct fixture ref;
+    make_data(9, 1);
+    open_heads(&ref, "snapkv:budget=20%,pool=max,fp32", 4, 2);
+    feed_prompt(&ref, 0, 301, 301, NULL);
     for (size_t b = 0; b < LSI_LEN(blocks); b++) {
-        struct rig f;
-        rig_open(&f, "snapkv:budget=20%,pool=max,fp32", 4, 2);
-        rig_prompt(&f, 0, 301, blocks[b], NULL);
-        CHECK(rig_same_kept(&ref, &f));
-        rig_close(&f);
+        struct fixture f;
+        open_heads(&f, "snapkv:budget=20%,pool=max,fp32", 4, 2);
+        feed_prompt(&f, 0, 301, blocks[b], NULL);
+        CHECK(same_kept(&ref, &f));
+        close_fixture(&f);
     }
-    rig_close(&ref);
+    close_fixture(&ref);
 }
 
 static void test_cancelled_rows_never_were(void)
 {
-    struct rig a, b;
-    rig_data(10);
-    rig_open(&a, usual, 4, 2);
-    rig_open(&b, usual, 4, 2);
-    rig_blocks(&b, 0, 100, 200, 40, NULL);
-    rig_blocks(&a, 0, 100, 200, 40, NULL);
+    struct fixture a, b;
+    make_data(10, 1);
+    open_heads(&a, usual, 4, 2);
+    open_heads(&b, usual, 4, 2);
+    feed_part(&b, 0, 100, 200, 40, NULL);
+    feed_part(&a, 0, 100, 200, 40, NULL);
     a.cache->n_prompt = 200;
-    rig_rows(&a, 400, 50, 1, got); /* no commit */
-    rig_prompt(&a, 100, 100, 40, got);
-    rig_prompt(&b, 100, 100, 40, want);
-    CHECK(rig_same_kept(&a, &b));
-    rig_rows(&a, 450, 50, RIG_L, got);
+    feed_rows(&a, 400, 50, 1, got); /* no commit */
+    feed_prompt(&a, 100, 100, 40, got);
+    feed_prompt(&b, 100, 100, 40, want);
+    CHECK(same_kept(&a, &b));
+    feed_rows(&a, 450, 50, L, got);
     check_same_steps(&a, &b, 200, 220);
-    rig_close(&a);
-    rig_close(&b);
+    close_fixture(&a);
+    close_fixture(&b);
 }
 
 static void test_rewind(void)
 {
-    struct rig a, b;
-    rig_data(11);
-    rig_open(&a, usual, 4, 2);
-    rig_open(&b, usual, 4, 2);
-    rig_prompt(&a, 0, 50, 50, NULL); /* fits */
-    rig_prompt(&b, 0, 30, 30, NULL);
-    REQUIRE_OK(a.cache->policy->rewind(a.cache, 30, &rig_err), rig_err);
+    struct fixture a, b;
+    make_data(11, 1);
+    open_heads(&a, usual, 4, 2);
+    open_heads(&b, usual, 4, 2);
+    feed_prompt(&a, 0, 50, 50, NULL); /* fits */
+    feed_prompt(&b, 0, 30, 30, NULL);
+    REQUIRE_OK(a.cache->policy->rewind(a.cache, 30, &err), err);
     check_same_steps(&a, &b, 30, 35);
-    rig_blocks(&a, 35, 200, 300, 100, NULL);
-    CHECK_INT(a.cache->policy->rewind(a.cache, 200, &rig_err), LS_E_UNSUPPORTED);
-    REQUIRE_OK(a.cache->policy->rewind(a.cache, 135, &rig_err), rig_err); /* the last block */
-    rig_blocks(&b, 35, 100, 300, 100, NULL);
-    rig_prompt(&a, 135, 200, 64, NULL);
-    rig_prompt(&b, 135, 200, 64, NULL);
+    feed_part(&a, 35, 200, 300, 100, NULL);
+    CHECK_INT(a.cache->policy->rewind(a.cache, 200, &err), LS_E_UNSUPPORTED);
+    REQUIRE_OK(a.cache->policy->rewind(a.cache, 135, &err), err); /* the last block */
+    feed_part(&b, 35, 100, 300, 100, NULL);
+    feed_prompt(&a, 135, 200, 64, NULL);
+    feed_prompt(&b, 135, 200, 64, NULL);
     check_same_steps(&a, &b, 335, 340);
-    rig_prompt(&a, 500, 100, 64, NULL);
-    REQUIRE_OK(a.cache->policy->rewind(a.cache, 340, &rig_err), rig_err); /* what came after the prompt */
+    feed_prompt(&a, 500, 100, 64, NULL);
+    REQUIRE_OK(a.cache->policy->rewind(a.cache, 340, &err), err); /* what came after the prompt */
     check_same_steps(&a, &b, 340, 350);
-    CHECK_INT(a.cache->policy->rewind(a.cache, 334, &rig_err), LS_E_UNSUPPORTED);
-    CHECK_INT(a.cache->policy->rewind(a.cache, 351, &rig_err), LS_E_INVAL);
+    CHECK_INT(a.cache->policy->rewind(a.cache, 334, &err), LS_E_UNSUPPORTED);
+    CHECK_INT(a.cache->policy->rewind(a.cache, 351, &err), LS_E_INVAL);
     check_same_steps(&a, &b, 350, 360);
-    REQUIRE_OK(a.cache->policy->rewind(a.cache, 0, &rig_err), rig_err);
-    CHECK(rig_bytes(&a) <= (size_t)RIG_L * 4 * LSI_KV_PAGE * RIG_D * 2 * sizeof(float));
-    rig_close(&b);
-    rig_open(&b, usual, 4, 2);
-    rig_prompt(&a, 0, 200, 64, NULL);
-    rig_prompt(&b, 0, 200, 64, NULL);
+    REQUIRE_OK(a.cache->policy->rewind(a.cache, 0, &err), err);
+    CHECK(rig_bytes(&a) <= (size_t)L * 4 * LSI_KV_PAGE * D * 2 * sizeof(float));
+    close_fixture(&b);
+    open_heads(&b, usual, 4, 2);
+    feed_prompt(&a, 0, 200, 64, NULL);
+    feed_prompt(&b, 0, 200, 64, NULL);
     check_same_steps(&a, &b, 200, 220);
-    rig_close(&a);
-    rig_close(&b);
+    close_fixture(&a);
+    close_fixture(&b);
 }
 
 static void test_fork_and_state(void)
 {
-    struct rig a, b, plain;
-    rig_data(12);
-    rig_open(&a, usual, 4, 2);
-    rig_open(&b, usual, 4, 2);
-    rig_open(&plain, usual, 4, 2);
-    rig_blocks(&a, 0, 150, 300, 64, NULL);
+    struct fixture a, b, plain;
+    make_data(12, 1);
+    open_heads(&a, usual, 4, 2);
+    open_heads(&b, usual, 4, 2);
+    open_heads(&plain, usual, 4, 2);
+    feed_part(&a, 0, 150, 300, 64, NULL);
     rig_copy_by_state(&a, &b); /* inside a prompt */
-    rig_prompt(&a, 150, 150, 64, NULL);
-    rig_prompt(&b, 150, 150, 64, NULL);
-    rig_prompt(&plain, 0, 300, 64, NULL);
-    CHECK(rig_same_kept(&a, &b));
-    CHECK(rig_same_kept(&a, &plain));
+    feed_prompt(&a, 150, 150, 64, NULL);
+    feed_prompt(&b, 150, 150, 64, NULL);
+    feed_prompt(&plain, 0, 300, 64, NULL);
+    CHECK(same_kept(&a, &b));
+    CHECK(same_kept(&a, &plain));
     check_same_steps(&a, &plain, 300, 310);
-    rig_close(&b);
+    close_fixture(&b);
     const size_t before = rig_bytes(&a);
-    REQUIRE_OK(lsi_exec_init_cpu(&b.ex, 1, LSI_COMPUTE_FP32, NULL, &rig_err), rig_err);
-    REQUIRE_OK(lsi_exec_set_scratch(&b.ex, a.ex.scratch.cap, &rig_err), rig_err);
-    REQUIRE_OK(a.cache->policy->fork(a.cache, &b.cache, &rig_err), rig_err);
+    REQUIRE_OK(lsi_exec_init_cpu(&b.ex, 1, LSI_COMPUTE_FP32, NULL, &err), err);
+    REQUIRE_OK(lsi_exec_set_scratch(&b.ex, a.ex.scratch.cap, &err), err);
+    REQUIRE_OK(a.cache->policy->fork(a.cache, &b.cache, &err), err);
     CHECK_INT(rig_bytes(&a), before);
     for (size_t t = 500; t < 560; t++)
-        rig_step(&b, t, got);
+        step(&b, t, got);
     check_same_steps(&a, &plain, 310, 330);
-    rig_close(&b);
-    rig_open(&b, usual, 4, 2);
+    close_fixture(&b);
+    open_heads(&b, usual, 4, 2);
     rig_copy_by_state(&a, &b);
     check_same_steps(&b, &plain, 330, 350);
-    rig_close(&a);
-    rig_close(&b);
-    rig_close(&plain);
+    close_fixture(&a);
+    close_fixture(&b);
+    close_fixture(&plain);
 }
 
 static void test_memory(void)
 {
-    struct rig f;
-    rig_data(13);
-    rig_open(&f, usual, 4, 2);
+    struct fixture f;
+    make_data(13, 1);
+    open_heads(&f, usual, 4, 2);
     const struct lsi_cache_policy *p = f.cache->policy;
     CHECK_INT(rig_bytes(&f), 0);
     for (size_t t = 0; t < 600; t += 100) {
-        rig_blocks(&f, t, 100, 600, 100, NULL);
+        feed_part(&f, t, 100, 600, 100, NULL);
         CHECK_INT(rig_bytes(&f), p->plan(&f.cache->shape, &f.cache->spec, t + 100));
     }
     p->settle(f.cache, &f.ex);
     CHECK(rig_bytes(&f) <= p->plan(&f.cache->shape, &f.cache->spec, 60 + LSI_KV_PAGE));
-    CHECK_INT(p->reserve(f.cache, RIG_N - 600 + 1, &rig_err), LS_E_LIMIT);
-    rig_close(&f);
+    CHECK_INT(p->reserve(f.cache, N - 600 + 1, &err), LS_E_LIMIT);
+    close_fixture(&f);
 }
 
 static void test_sliding_layers(void)
 {
-    static const bool sliding[RIG_L] = { false, true };
-    struct rig f, full;
-    rig_data(14);
-    rig_open_sliding(&f, usual, 4, 2, sliding, 100);
-    rig_open_sliding(&full, "full:fp32", 4, 2, sliding, 100);
-    rig_prompt(&f, 0, 700, 200, got);
-    rig_prompt(&full, 0, 700, 200, want);
-    CHECK(memcmp(got, want, RIG_L * 700 * COLS * sizeof *got) == 0);
+    static const bool sliding[L] = { false, true };
+    struct fixture f, full;
+    make_data(14, 1);
+    open_sliding(&f, usual, 4, 2, sliding, 100);
+    open_sliding(&full, "full:fp32", 4, 2, sliding, 100);
+    feed_prompt(&f, 0, 700, 200, got);
+    feed_prompt(&full, 0, 700, 200, want);
+    CHECK(memcmp(got, want, L * 700 * COLS * sizeof *got) == 0);
     for (size_t t = 700; t < 800; t++) {
-        rig_step(&f, t, got);
-        rig_step(&full, t, want);
+        step(&f, t, got);
+        step(&full, t, want);
         CHECK(memcmp(got + COLS, want + COLS, COLS * sizeof *got) == 0);
         CHECK(memcmp(got, want, COLS * sizeof *got) != 0);
     }
-    rig_close(&f);
-    rig_close(&full);
+    close_fixture(&f);
+    close_fixture(&full);
 }
 
 static void test_budgets(void)
 {
     struct lsi_cache_spec s;
-    struct rig f;
+    struct fixture f;
     char name[160];
-    rig_data(15);
-    rig_open(&f, "snapkv:budget=20%", 4, 2);
-    rig_prompt(&f, 0, 400, 400, NULL);
+    make_data(15, 1);
+    open_heads(&f, "snapkv:budget=20%", 4, 2);
+    feed_prompt(&f, 0, 400, 400, NULL);
     lsi_cache_spec_name(&f.cache->spec, name, sizeof name);
-    CHECK_STR(name, "snapkv:budget=80,window=32,kernel=5,pool=avg,layers=equal,bf16");
+    CHECK_STR(name, "snapkv:budget=80,window=32,kernel=21,pool=avg,layers=equal,bf16");
     CHECK_INT(f.cache->policy->kept(f.cache, 1, 1, NULL), 80);
-    REQUIRE_OK(f.cache->policy->tile(f.cache, 800, &rig_err), rig_err);
+    REQUIRE_OK(f.cache->policy->tile(f.cache, 800, &err), err);
     CHECK_INT(f.cache->policy->kept(f.cache, 1, 1, NULL), 160);
-    rig_step(&f, 0, got);
+    step(&f, 0, got);
     CHECK_INT(f.cache->policy->kept(f.cache, 1, 1, NULL), 161);
-    rig_close(&f);
+    close_fixture(&f);
     static const char *const wrong[] = { "snapkv:budget=32", "snapkv:kernel=4" };
     for (size_t i = 0; i < LSI_LEN(wrong); i++) {
-        REQUIRE_OK(lsi_cache_parse(&s, wrong[i], &rig_err), rig_err);
-        CHECK_INT(s.policy->check(&s, NULL, &rig_err), LS_E_INVAL);
+        REQUIRE_OK(lsi_cache_parse(&s, wrong[i], &err), err);
+        CHECK_INT(s.policy->check(&s, NULL, &err), LS_E_INVAL);
     }
 }
 

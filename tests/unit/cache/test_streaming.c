@@ -2,138 +2,34 @@
  * The streaming policy against a simulator in double that keeps keys as they are before the rotary embedding,
  * builds the set that a token sees, numbers it anew and rotates everything.
  */
-#include "cache/cache.h"
-#include "test.h"
-
 enum {
     L = 2, /* layer 1 slides */
     H = 4,
     G = 2,
     D = 16,
-    N = 1500,
-    Q = H * D,
-    KV = G * D
+    N = 1500
 };
+
+#include "cache_fixture.h"
 
 static const bool sliding[L] = { false, true };
 static double inv_freq[D / 2];
 static const struct lsi_rope rope = { .inv_freq = inv_freq, .mscale = 1 };
-static const float scale = 0.25f;
-
-static float q[N * Q], k[L][N * KV], v[L][N * KV]; /* before the rotary embedding */
-static float got[L * N * Q], want[L * N * Q];
-static ls_error err;
-
-static void make_data(void)
-{
-    struct lsi_rng r;
-    lsi_rng_init(&r, 1);
-    for (size_t i = 0; i < D / 2; i++)
-        inv_freq[i] = pow(1e4, -2.0 * (double)i / D);
-    for (size_t i = 0; i < LSI_LEN(q); i++)
-        q[i] = (float)lsi_rng_normal(&r);
-    for (size_t l = 0; l < L; l++)
-        for (size_t i = 0; i < LSI_LEN(k[0]); i++) {
-            k[l][i] = (float)lsi_rng_normal(&r);
-            v[l][i] = (float)lsi_rng_normal(&r);
-        }
-}
-
-/* ---- the policy ------------------------------------------------------------------------- */
-
-struct fixture {
-    struct lsi_exec ex;
-    struct lsi_cache *cache;
-    size_t first; /* row of the data that token 0 is */
-};
 
 static struct lsi_cache_shape shape_of(size_t n_rows, size_t window)
 {
-    return (struct lsi_cache_shape){ .L = L,
-                                     .H = H,
-                                     .G = G,
-                                     .D = D,
-                                     .n_ctx = N,
-                                     .n_rows = n_rows,
-                                     .window = window,
-                                     .sliding = window ? sliding : NULL };
+    struct lsi_cache_shape shape = plain_shape;
+    shape.n_rows = n_rows;
+    shape.window = window;
+    shape.sliding = window ? sliding : NULL;
+    return shape;
 }
 
-static void open_fixture(struct fixture *f, const char *spec, size_t n_rows, size_t window)
+static void open_window(struct fixture *f, const char *spec, size_t n_rows, size_t window)
 {
     const struct lsi_cache_shape shape = shape_of(n_rows, window);
-    struct lsi_cache_spec s;
-    f->first = 0;
-    REQUIRE_OK(lsi_exec_init_cpu(&f->ex, 2, LSI_COMPUTE_FP32, NULL, &err), err);
-    REQUIRE_OK(lsi_cache_parse(&s, spec, &err), err);
-    if (s.policy->check)
-        REQUIRE_OK(s.policy->check(&s, &shape, &err), err);
-    const size_t plain = lsi_op_attention_scratch(&f->ex, n_rows, H, G, D);
-    REQUIRE_OK(
-        lsi_exec_set_scratch(&f->ex, s.policy->scratch ? s.policy->scratch(&f->ex, &shape, &s) : plain, &err),
-        err);
-    REQUIRE_OK(s.policy->create(&f->cache, &shape, &s, NULL, &err), err);
-}
-
-static void close_fixture(struct fixture *f)
-{
-    f->cache->policy->free(f->cache);
-    lsi_exec_fini(&f->ex);
-}
-
-/* The rows after those that are held, n of the data, in all layers; out [L][n][Q] unless NULL. */
-static void feed_block(struct fixture *f, size_t row, size_t n, float *out)
-{
-    static float rotated[N * Q], keys[N * KV], sink[N * Q];
-    const struct lsi_cache_policy *p = f->cache->policy;
-    const int64_t pos0 = (int64_t)f->cache->length;
-    REQUIRE_OK(p->reserve(f->cache, n, &err), err);
-    for (size_t l = 0; l < L; l++) {
-        memcpy(rotated, q + row * Q, n * Q * sizeof *q);
-        memcpy(keys, k[l] + row * KV, n * KV * sizeof *q);
-        lsi_op_rope(&f->ex, rotated, n, H, D, Q, &rope, pos0);
-        lsi_op_rope(&f->ex, keys, n, G, D, KV, &rope, pos0);
-        p->append(f->cache, &f->ex, l, keys, KV, v[l] + row * KV, KV, n);
-        const struct lsi_cache_query query = { .q = rotated,
-                                               .out = out ? out + l * n * Q : sink,
-                                               .ldq = Q,
-                                               .ldo = Q,
-                                               .T = n,
-                                               .window = lsi_cache_window(&f->cache->shape, l),
-                                               .scale = scale,
-                                               .rope = &rope };
-        p->attend(f->cache, &f->ex, l, &query);
-    }
-    p->commit(f->cache, n);
-}
-
-/* Rows row .. row + n - 1 of the data in blocks; out [L][n][Q] unless NULL. */
-static void feed(struct fixture *f, size_t row, size_t n, size_t block, float *out)
-{
-    static float part[L * N * Q];
-    for (size_t done = 0; done < n; done += block) {
-        const size_t rows = lsi_min_size(block, n - done);
-        feed_block(f, row + done, rows, part);
-        for (size_t l = 0; out && l < L; l++)
-            memcpy(out + (l * n + done) * Q, part + l * rows * Q, rows * Q * sizeof *out);
-    }
-}
-
-/* The same as one prompt. */
-static void feed_prompt(struct fixture *f, size_t row, size_t n, size_t block, float *out)
-{
-    f->cache->n_prompt = n;
-    feed(f, row, n, block, out);
-    f->cache->policy->settle(f->cache, &f->ex);
-    f->cache->n_prompt = 0;
-}
-
-static double max_diff(const float *a, const float *b, size_t n)
-{
-    double most = 0;
-    for (size_t i = 0; i < n; i++)
-        most = fmax(most, fabs((double)a[i] - (double)b[i]));
-    return most;
+    open_shape(f, spec, 2, LSI_COMPUTE_FP32, &shape);
+    f->rope = &rope;
 }
 
 /* ---- the simulator --------------------------------------------------------------------------- */
@@ -230,8 +126,8 @@ static void test_equals_the_simulator(void)
         const struct sim slide = { .S = cases[i].S, .R = cases[i].R, .window = cases[i].window };
         for (size_t block = 1; block <= 64; block += 63) {
             struct fixture f;
-            open_fixture(&f, cases[i].spec, block, cases[i].window);
-            feed(&f, 0, N, block, got);
+            open_window(&f, cases[i].spec, block, cases[i].window);
+            feed_blocks(&f, 0, N, block, got);
             CHECK_NEAR(worst(&plain, &slide, N, got), 0, 1e-5);
             close_fixture(&f);
         }
@@ -247,11 +143,28 @@ static void test_precisions_are_close(void)
     const struct sim s = { .S = 4, .R = 300 };
     for (size_t i = 0; i < LSI_LEN(cases); i++) {
         struct fixture f;
-        open_fixture(&f, cases[i].spec, 64, 0);
-        feed(&f, 0, N, 64, got);
+        open_window(&f, cases[i].spec, 64, 0);
+        feed_blocks(&f, 0, N, 64, got);
         CHECK_NEAR(worst(&s, &s, N, got), 0, cases[i].bound);
         close_fixture(&f);
     }
+}
+
+/* Packed keys are rotated as they were in the text, and queries as they are for exact ones. */
+static void test_packed_windows_are_close(void)
+{
+    const struct sim s = { .S = 4, .R = 320 };
+    struct fixture f;
+    float row[Q];
+    open_window(&f, "streaming:sink=4,recent=300,fp32+kivi:bits=8,residual=32", 64, 0);
+    feed_prompt(&f, 0, 700, 64, NULL);
+    feed_blocks(&f, 700, 400, 1, got);
+    for (size_t t = 700; t < 1100; t += 7)
+        for (size_t l = 0; l < L; l++) {
+            simulate(&s, l, t, row);
+            CHECK_NEAR(max_diff(got + (l * 400 + t - 700) * Q, row, Q), 0, 0.03);
+        }
+    close_fixture(&f);
 }
 
 /* Positions far beyond those that single precision would tell apart. */
@@ -263,11 +176,11 @@ static void test_a_million_tokens_on(void)
         R = 100
     };
     struct fixture f;
-    open_fixture(&f, "streaming:sink=4,recent=100,fp32", 64, 0);
-    feed(&f, 0, 300, 60, NULL);
+    open_window(&f, "streaming:sink=4,recent=100,fp32", 64, 0);
+    feed_blocks(&f, 0, 300, 60, NULL);
     REQUIRE_OK(f.cache->policy->tile(f.cache, FAR, &err), err);
     CHECK_INT(f.cache->length, FAR);
-    feed(&f, 300, 600, 60, got);
+    feed_blocks(&f, 300, 600, 60, got);
     /* Once the window holds only what was read there, the set is that of a text of 900 tokens. */
     const struct sim s = { .S = S, .R = R };
     float row[Q];
@@ -284,9 +197,9 @@ static void test_blocks_do_not_matter(void)
     static const size_t blocks[] = { 1, 7, 64, 1000 };
     for (size_t i = 0; i < LSI_LEN(blocks); i++) {
         struct fixture f;
-        open_fixture(&f, "streaming:sink=4,recent=300,fp32", blocks[i], 40);
-        feed(&f, 0, 1000, blocks[i], NULL);
-        feed(&f, 1000, 1, 1, i == 0 ? want : got);
+        open_window(&f, "streaming:sink=4,recent=300,fp32", blocks[i], 40);
+        feed_blocks(&f, 0, 1000, blocks[i], NULL);
+        feed_blocks(&f, 1000, 1, 1, i == 0 ? want : got);
         if (i > 0)
             CHECK(max_diff(got, want, L * Q) == 0);
         close_fixture(&f);
@@ -296,10 +209,10 @@ static void test_blocks_do_not_matter(void)
 static void test_a_window_over_everything_is_full(void)
 {
     struct fixture a, b;
-    open_fixture(&a, "streaming:sink=4,recent=1495,fp32", 64, 30);
-    open_fixture(&b, "full:fp32", 64, 30);
-    feed(&a, 0, N, 64, got);
-    feed(&b, 0, N, 64, want);
+    open_window(&a, "streaming:sink=4,recent=1495,fp32", 64, 30);
+    open_window(&b, "full:fp32", 64, 30);
+    feed_blocks(&a, 0, N, 64, got);
+    feed_blocks(&b, 0, N, 64, want);
     CHECK(max_diff(got, want, LSI_LEN(got)) == 0);
     close_fixture(&a);
     close_fixture(&b);
@@ -309,8 +222,8 @@ static void test_no_sinks_is_a_sliding_window(void)
 {
     const struct sim s = { .S = 0, .R = 70, .old_numbers = true };
     struct fixture f;
-    open_fixture(&f, "streaming:sink=0,recent=70,fp32", 64, 0);
-    feed(&f, 0, N, 64, got);
+    open_window(&f, "streaming:sink=0,recent=70,fp32", 64, 0);
+    feed_blocks(&f, 0, N, 64, got);
     CHECK_NEAR(worst(&s, &s, N, got), 0, 1e-5);
     close_fixture(&f);
 }
@@ -318,14 +231,14 @@ static void test_no_sinks_is_a_sliding_window(void)
 static void test_turns_are_one_stream(void)
 {
     struct fixture a, b;
-    open_fixture(&a, "streaming:sink=4,recent=90,fp32", 64, 0);
-    open_fixture(&b, "streaming:sink=4,recent=90,fp32", 64, 0);
+    open_window(&a, "streaming:sink=4,recent=90,fp32", 64, 0);
+    open_window(&b, "streaming:sink=4,recent=90,fp32", 64, 0);
     feed_prompt(&a, 0, 500, 64, NULL);
-    feed(&a, 500, 20, 1, NULL);
+    feed_blocks(&a, 500, 20, 1, NULL);
     feed_prompt(&a, 520, 600, 50, NULL);
-    feed(&a, 1120, 1, 1, got);
+    feed_blocks(&a, 1120, 1, 1, got);
     feed_prompt(&b, 0, 1120, 64, NULL);
-    feed(&b, 1120, 1, 1, want);
+    feed_blocks(&b, 1120, 1, 1, want);
     CHECK(max_diff(got, want, L * Q) == 0);
     close_fixture(&a);
     close_fixture(&b);
@@ -335,22 +248,22 @@ static void test_dense_prompts(void)
 {
     struct fixture f;
     const struct sim s = { .S = 4, .R = 60, .dense = 700 };
-    open_fixture(&f, "streaming:sink=4,recent=60,prompt=dense,fp32", 64, 0);
+    open_window(&f, "streaming:sink=4,recent=60,prompt=dense,fp32", 64, 0);
     f.cache->n_prompt = 700;
-    feed(&f, 0, 699, 64, NULL);
-    feed(&f, 699, 1, 1, NULL); /* a block of one row is a part of the prompt as well */
+    feed_blocks(&f, 0, 699, 64, NULL);
+    feed_blocks(&f, 699, 1, 1, NULL); /* a block of one row is a part of the prompt as well */
     CHECK_INT(f.cache->policy->bytes(f.cache), 3 * L * lsi_kv_page_bytes(LSI_KV_F32, G, D));
     f.cache->policy->settle(f.cache, &f.ex);
     f.cache->n_prompt = 0;
     close_fixture(&f);
 
-    open_fixture(&f, "streaming:sink=4,recent=60,prompt=dense,fp32", 64, 0);
+    open_window(&f, "streaming:sink=4,recent=60,prompt=dense,fp32", 64, 0);
     feed_prompt(&f, 0, 700, 64, got);
     const size_t most = f.cache->policy->plan(&f.cache->shape, &f.cache->spec, 256 * 3);
     CHECK(f.cache->policy->bytes(f.cache) <= most);
     for (size_t l = 0; l < L; l++)
         memmove(want + l * N * Q, got + l * 700 * Q, (size_t)700 * Q * sizeof *got);
-    feed(&f, 700, N - 700, 1, got);
+    feed_blocks(&f, 700, N - 700, 1, got);
     for (size_t l = 0; l < L; l++)
         memcpy(want + (l * N + 700) * Q, got + l * (N - 700) * Q, (size_t)(N - 700) * Q * sizeof *got);
     CHECK_NEAR(worst(&s, &s, N, want), 0, 1e-5);
@@ -372,7 +285,7 @@ static void test_a_second_dense_prompt(void)
         SECOND = 500
     };
     struct fixture f;
-    open_fixture(&f, "streaming:sink=4,recent=60,prompt=dense,fp32", 64, 0);
+    open_window(&f, "streaming:sink=4,recent=60,prompt=dense,fp32", 64, 0);
     feed_prompt(&f, 0, FIRST, 64, NULL);
     feed_prompt(&f, FIRST, SECOND, 64, got);
     float row[Q];
@@ -392,15 +305,15 @@ static void test_rewind(void)
     for (size_t i = 0; i < LSI_LEN(back); i++) {
         const size_t n = 1100 - back[i];
         struct fixture a, b;
-        open_fixture(&a, "streaming:sink=4,recent=90,fp32", 64, 30);
-        open_fixture(&b, "streaming:sink=4,recent=90,fp32", 64, 30);
-        feed(&a, 0, 1100, 64, NULL);
+        open_window(&a, "streaming:sink=4,recent=90,fp32", 64, 30);
+        open_window(&b, "streaming:sink=4,recent=90,fp32", 64, 30);
+        feed_blocks(&a, 0, 1100, 64, NULL);
         REQUIRE_OK(a.cache->policy->rewind(a.cache, n, &err), err);
         CHECK_INT(a.cache->length, n);
         if (n > 0)
-            feed(&b, 0, n, 64, NULL);
-        feed(&a, n, 200, 50, got);
-        feed(&b, n, 200, 50, want);
+            feed_blocks(&b, 0, n, 64, NULL);
+        feed_blocks(&a, n, 200, 50, got);
+        feed_blocks(&b, n, 200, 50, want);
         CHECK(max_diff(got, want, (size_t)L * 200 * Q) == 0);
         close_fixture(&a);
         close_fixture(&b);
@@ -410,15 +323,15 @@ static void test_rewind(void)
 static void test_rewind_refuses_what_is_gone(void)
 {
     struct fixture a, b;
-    open_fixture(&a, "streaming:sink=4,recent=90,fp32", 64, 0);
-    open_fixture(&b, "streaming:sink=4,recent=90,fp32", 64, 0);
-    feed(&a, 0, 1100, 64, NULL);
-    feed(&b, 0, 1100, 64, NULL);
+    open_window(&a, "streaming:sink=4,recent=90,fp32", 64, 0);
+    open_window(&b, "streaming:sink=4,recent=90,fp32", 64, 0);
+    feed_blocks(&a, 0, 1100, 64, NULL);
+    feed_blocks(&b, 0, 1100, 64, NULL);
     CHECK_INT(a.cache->policy->rewind(a.cache, 1101, &err), LS_E_INVAL);
     CHECK_INT(a.cache->policy->rewind(a.cache, 600, &err), LS_E_UNSUPPORTED);
     CHECK(strstr(err.text, "window has moved on") != NULL);
-    feed(&a, 1100, 20, 1, got);
-    feed(&b, 1100, 20, 1, want);
+    feed_blocks(&a, 1100, 20, 1, got);
+    feed_blocks(&b, 1100, 20, 1, want);
     CHECK(max_diff(got, want, (size_t)L * 20 * Q) == 0);
     REQUIRE_OK(a.cache->policy->rewind(a.cache, 0, &err), err);
     CHECK_INT(a.cache->length, 0);
@@ -430,13 +343,13 @@ static void test_rewind_refuses_what_is_gone(void)
 static void test_reserve_without_commit_changes_nothing(void)
 {
     struct fixture a, b;
-    open_fixture(&a, "streaming:sink=4,recent=90,fp32", 64, 0);
-    open_fixture(&b, "streaming:sink=4,recent=90,fp32", 64, 0);
+    open_window(&a, "streaming:sink=4,recent=90,fp32", 64, 0);
+    open_window(&b, "streaming:sink=4,recent=90,fp32", 64, 0);
     for (size_t row = 0; row < 1000; row += 50) {
         REQUIRE_OK(a.cache->policy->reserve(a.cache, 64, &err), err);
         a.cache->policy->append(a.cache, &a.ex, 0, k[1], KV, v[1], KV, 64); /* cut short in layer 0 */
-        feed(&a, row, 50, 50, got);
-        feed(&b, row, 50, 50, want);
+        feed_blocks(&a, row, 50, 50, got);
+        feed_blocks(&b, row, 50, 50, want);
         CHECK(max_diff(got, want, (size_t)L * 50 * Q) == 0);
     }
     close_fixture(&a);
@@ -447,10 +360,10 @@ static void test_bytes_are_planned_and_end(void)
 {
     struct fixture f;
     size_t most = 0;
-    open_fixture(&f, "streaming:sink=4,recent=300,bf16", 64, 0);
+    open_window(&f, "streaming:sink=4,recent=300,bf16", 64, 0);
     CHECK_INT(f.cache->policy->bytes(f.cache), 0);
     for (size_t n = 0; n < 40 * N; n += 60) {
-        feed(&f, n % (N - 60), 60, 60, NULL);
+        feed_blocks(&f, n % (N - 60), 60, 60, NULL);
         const size_t bytes = f.cache->policy->bytes(f.cache);
         CHECK_INT(bytes, f.cache->policy->plan(&f.cache->shape, &f.cache->spec, f.cache->length));
         most = lsi_max_size(most, bytes);
@@ -467,7 +380,7 @@ static void test_kept(void)
     static int64_t pos[N];
     static size_t tokens[N];
     struct fixture f;
-    open_fixture(&f, "streaming:sink=4,recent=90,fp32", 64, 30);
+    open_window(&f, "streaming:sink=4,recent=90,fp32", 64, 30);
     for (size_t t = 0; t < 500; t++) {
         for (size_t l = 0; l < L; l++) {
             const struct sim s = { .S = 4, .R = 90, .window = l == 1 ? 30 : 0 };
@@ -478,7 +391,7 @@ static void test_kept(void)
             for (size_t i = 0; i < n; i++)
                 CHECK_INT(pos[i], tokens[all - n + i]);
         }
-        feed(&f, t, 1, 1, NULL);
+        feed_blocks(&f, t, 1, 1, NULL);
     }
     close_fixture(&f);
 }
@@ -486,21 +399,21 @@ static void test_kept(void)
 static void test_forks_share_until_written(void)
 {
     struct fixture a, b, plain;
-    open_fixture(&a, "streaming:sink=4,recent=300,fp32", 64, 0);
-    open_fixture(&b, "streaming:sink=4,recent=300,fp32", 64, 0);
-    open_fixture(&plain, "streaming:sink=4,recent=300,fp32", 64, 0);
-    feed(&a, 0, 1000, 64, NULL);
-    feed(&plain, 0, 1000, 64, NULL);
+    open_window(&a, "streaming:sink=4,recent=300,fp32", 64, 0);
+    open_window(&b, "streaming:sink=4,recent=300,fp32", 64, 0);
+    open_window(&plain, "streaming:sink=4,recent=300,fp32", 64, 0);
+    feed_blocks(&a, 0, 1000, 64, NULL);
+    feed_blocks(&plain, 0, 1000, 64, NULL);
     const size_t before = a.cache->policy->bytes(a.cache);
     b.cache->policy->free(b.cache);
     REQUIRE_OK(a.cache->policy->fork(a.cache, &b.cache, &err), err);
     CHECK_INT(a.cache->policy->bytes(a.cache), before);
-    feed(&b, 0, 600, 64, NULL); /* other tokens, over a whole ring: a must not see them */
-    feed(&a, 1000, 50, 50, got);
-    feed(&plain, 1000, 50, 50, want);
+    feed_blocks(&b, 0, 600, 64, NULL); /* other tokens, over a whole ring: a must not see them */
+    feed_blocks(&a, 1000, 50, 50, got);
+    feed_blocks(&plain, 1000, 50, 50, want);
     CHECK(max_diff(got, want, (size_t)L * 50 * Q) == 0);
     close_fixture(&a); /* the copy lives on */
-    feed(&b, 600, 50, 50, NULL);
+    feed_blocks(&b, 600, 50, 50, NULL);
     close_fixture(&b);
     close_fixture(&plain);
 }
@@ -531,7 +444,7 @@ static void test_windows_beyond_the_training_are_refused(void)
 static void test_a_share_of_the_prompt(void)
 {
     struct fixture f;
-    open_fixture(&f, "streaming:sink=4,recent=10%,fp32", 64, 0);
+    open_window(&f, "streaming:sink=4,recent=10%,fp32", 64, 0);
     feed_prompt(&f, 0, 905, 64, NULL);
     CHECK_INT(f.cache->policy->kept(f.cache, 0, 0, NULL), 94);
     feed_prompt(&f, 905, 100, 64, NULL); /* of the first prompt, still */
@@ -547,6 +460,7 @@ int main(int argc, char **argv)
     static const struct test tests[] = {
         TEST(test_equals_the_simulator),
         TEST(test_precisions_are_close),
+        TEST(test_packed_windows_are_close),
         TEST(test_a_million_tokens_on),
         TEST(test_blocks_do_not_matter),
         TEST(test_a_window_over_everything_is_full),
@@ -563,6 +477,8 @@ int main(int argc, char **argv)
         TEST(test_windows_beyond_the_training_are_refused),
         TEST(test_a_share_of_the_prompt),
     };
-    make_data();
+    for (size_t i = 0; i < D / 2; i++)
+        inv_freq[i] = pow(1e4, -2.0 * (double)i / D);
+    make_data(1, 1);
     return test_main(tests, LSI_LEN(tests), argc, argv);
 }

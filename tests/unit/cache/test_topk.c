@@ -59,7 +59,7 @@ static void test_against_the_definition(void)
     for (size_t i = 0; i < LSI_LEN(rules); i++) {
         struct fixture f;
         open_fixture(&f, rules[i].spec, 2);
-        feed_prompt(&f, 0, 250 + i);
+        feed_prompt(&f, 0, 250 + i, N, NULL);
         for (size_t t = 250 + i; t < 270; t++) {
             feed(&f, t, 1, got);
             for (size_t l = 0; l < L; l++)
@@ -91,18 +91,7 @@ static void test_prompts_by_rows(void)
 
 static void test_enough_is_full(void)
 {
-    struct fixture a, b;
-    open_fixture(&a, "topk:k=400,fp32", 2);
-    open_fixture(&b, "full:fp32", 1);
-    feed_prompt(&a, 0, 300);
-    feed_prompt(&b, 0, 300);
-    for (size_t t = 300; t < 400; t++) {
-        feed(&a, t, 1, got);
-        feed(&b, t, 1, want);
-        CHECK(max_diff(got, want, L * Q) == 0);
-    }
-    close_fixture(&a);
-    close_fixture(&b);
+    check_is_full("topk:k=500", G);
 }
 
 /* No other set of its size holds more probability, and the output is as far from that of full attention as
@@ -127,7 +116,7 @@ static void test_the_best_of_its_size(void)
     }
     struct fixture f;
     open_fixture(&f, "topk:k=8,fp32", 2);
-    feed_prompt(&f, 0, T);
+    feed_prompt(&f, 0, T, N, NULL);
     feed(&f, T, 1, got);
     close_fixture(&f);
     choose(&rules[0], 0, T, 0, best);
@@ -182,7 +171,7 @@ static void test_threads_do_not_matter(void)
         for (int threads = 1; threads <= 3; threads++) {
             struct fixture f;
             open_fixture(&f, rules[i].spec, threads);
-            feed_prompt(&f, 0, 500);
+            feed_prompt(&f, 0, 500, N, NULL);
             feed(&f, 500, 1, threads == 1 ? want : got);
             CHECK(threads == 1 || max_diff(got, want, L * Q) == 0);
             close_fixture(&f);
@@ -205,7 +194,7 @@ static void test_bytes_read(void)
     struct fixture a, b;
     open_fixture(&a, "topk:k=10,sets=per_group,fp32", 1);
     open_fixture(&b, "full:fp32", 1);
-    feed_prompt(&a, 0, 499);
+    feed_prompt(&a, 0, 499, N, NULL);
     const size_t slot = (size_t)L * G * D * 2 * sizeof(float);
     CHECK_INT(a.cache->policy->bytes_read(a.cache), 500 * slot / 2 + 10 * slot / 2);
     close_fixture(&a);
@@ -224,6 +213,6 @@ int main(int argc, char **argv)
         TEST(test_what_does_not_fit_together),
         TEST(test_bytes_read),
     };
-    make_data(1);
+    make_data(1, 2);
     return test_main(tests, LSI_LEN(tests), argc, argv);
 }

@@ -199,6 +199,100 @@ static void test_the_next_token(void)
     ls_model_close(m);
 }
 
+enum {
+    READ_AT = 200, /* the token whose reads are looked at */
+    READ_L = 2,
+    READ_H = 4
+};
+
+struct reads {
+    size_t n[READ_L][READ_H];
+    int64_t pos[READ_L][READ_H][READ_AT + 1];
+    bool ascending;
+};
+
+static void see_reads(void *user, size_t layer, size_t head, const int64_t *positions, size_t n)
+{
+    struct reads *r = user;
+    r->n[layer][head] = n;
+    memcpy(r->pos[layer][head], positions, n * sizeof *positions);
+    for (size_t i = 1; i < n; i++)
+        r->ascending = r->ascending && positions[i - 1] < positions[i];
+}
+
+static void take_row(void *user, size_t layer, size_t row0, size_t n_rows, const float *p, size_t ld)
+{
+    float *row = user;
+    (void)row0;
+    (void)n_rows;
+    memcpy(row + layer * READ_H * ld, p, READ_H * ld * sizeof *p);
+}
+
+/* Whether no token that is left out has more probability than one that is read. */
+static bool are_best(const float *p, const int64_t *pos, size_t n)
+{
+    float least = 1, most = 0;
+    size_t i = 0;
+    for (size_t j = 0; j < READ_AT; j++) /* the newest is read whatever it has */
+        if (i < n && pos[i] == (int64_t)j) {
+            least = fminf(least, p[j]);
+            i++;
+        } else {
+            most = fmaxf(most, p[j]);
+        }
+    return i + 1 == n && least >= most;
+}
+
+/* What is told is what the policy chooses; the step is what it would have been. */
+static void test_what_a_step_reads(void)
+{
+    static const struct {
+        const char *kv;
+        size_t n[READ_L];
+    } cases[] = {
+        { "full:fp32", { READ_AT + 1, READ_AT + 1 } },
+        { "streaming:sink=4,recent=20,fp32", { 25, 25 } },
+        { "h2o:heavy=20,recent=30,fp32", { 51, 51 } },
+        { "topk:k=12,fp32", { 12, 12 } },
+        { "topk:k=500,fp32", { READ_AT + 1, READ_AT + 1 } },
+        { "quest:budget=48,page=16,skip=1,fp32", { READ_AT + 1, 2 * 16 + (READ_AT + 1) % 16 } },
+    };
+    static float p[READ_L * READ_H * (READ_AT + 1)];
+    static struct reads r;
+    ls_model *m = open_model();
+    ls_context_options o = options(N);
+    ls_context *full = make(m, &o);
+    REQUIRE_OK(ls_context_append(full, ids, READ_AT, NULL, &err), err);
+    REQUIRE_OK(ls_context_append_attention(full, ids + READ_AT, 1, SIZE_MAX, take_row, p, &err), err);
+    ls_context_free(full);
+    for (size_t c = 0; c < LSI_LEN(cases); c++) {
+        float want[V], got[V];
+        o.kv = cases[c].kv;
+        ls_context *a = make(m, &o), *b = make(m, &o);
+        r.ascending = true;
+        REQUIRE_OK(ls_context_append(a, ids, READ_AT, NULL, &err), err);
+        REQUIRE_OK(ls_context_append(b, ids, READ_AT, NULL, &err), err);
+        REQUIRE_OK(ls_context_append(a, ids + READ_AT, 1, NULL, &err), err);
+        REQUIRE_OK(ls_context_append_reads(b, ids[READ_AT], see_reads, &r, &err), err);
+        REQUIRE_OK(ls_context_append(a, ids, 1, want, &err), err);
+        REQUIRE_OK(ls_context_append(b, ids, 1, got, &err), err);
+        CHECK_MEM(got, sizeof got, want, sizeof want);
+        CHECK(r.ascending);
+        for (size_t l = 0; l < READ_L; l++)
+            for (size_t h = 0; h < READ_H; h++) {
+                CHECK_INT(r.n[l][h], cases[c].n[l]);
+                CHECK_INT(r.pos[l][h][r.n[l][h] - 1], READ_AT);
+                /* Before the first layer nothing has been left out: there the choice is that of the full
+                 * cache. */
+                if (c == 3 && l == 0)
+                    CHECK(are_best(p + h * (READ_AT + 1), r.pos[l][h], r.n[l][h]));
+            }
+        ls_context_free(a);
+        ls_context_free(b);
+    }
+    ls_model_close(m);
+}
+
 /* A cache of fixed size takes any text, whatever n_ctx says, and goes back or says that it cannot. */
 static void test_without_end(void)
 {
@@ -351,11 +445,17 @@ static void test_shared_model(void)
 int main(int argc, char **argv)
 {
     static const struct test tests[] = {
-        TEST(test_limits),           TEST(test_short_structs),
-        TEST(test_cancel),           TEST(test_function_that_stops),
-        TEST(test_the_next_token),   TEST(test_attention_is_told),
-        TEST(test_without_end),      TEST(test_cache_policies_are_listed),
-        TEST(test_more_than_memory), TEST(test_shared_model),
+        TEST(test_limits),
+        TEST(test_short_structs),
+        TEST(test_cancel),
+        TEST(test_function_that_stops),
+        TEST(test_the_next_token),
+        TEST(test_attention_is_told),
+        TEST(test_what_a_step_reads),
+        TEST(test_without_end),
+        TEST(test_cache_policies_are_listed),
+        TEST(test_more_than_memory),
+        TEST(test_shared_model),
     };
     return test_main(tests, LSI_LEN(tests), argc, argv);
 }

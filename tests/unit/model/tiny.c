@@ -100,6 +100,29 @@ void tiny_write(const char *dir, const char *name, const void *data, size_t byte
         die(name);
 }
 
+char tiny_content[1 << 16];
+
+const char *tiny_read(const char *dir, const char *name)
+{
+    FILE *f = fopen(tiny_path(dir, name), "rb");
+    if (!f)
+        die(name);
+    tiny_content[fread(tiny_content, 1, sizeof tiny_content - 1, f)] = '\0';
+    fclose(f);
+    return tiny_content;
+}
+
+size_t tiny_count(const char *dir)
+{
+    size_t n = 0;
+    DIR *d = opendir(dir);
+    for (const struct dirent *e; d && (e = readdir(d)) != NULL;)
+        n += e->d_name[0] != '.';
+    if (d)
+        closedir(d);
+    return n;
+}
+
 /* ---- tensors ------------------------------------------------------------------------ */
 
 struct tensor {

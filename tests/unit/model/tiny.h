@@ -13,6 +13,11 @@ void tiny_remove(const char *dir);
 /* dir/name; the text stays until the fourth call after this one. */
 const char *tiny_path(const char *dir, const char *name);
 void tiny_write(const char *dir, const char *name, const void *data, size_t bytes);
+/* What dir/name holds, as text, until the next call. */
+const char *tiny_read(const char *dir, const char *name);
+extern char tiny_content[1 << 16];
+/* Entries of a directory whose names begin with no dot; 0 when there is none. */
+size_t tiny_count(const char *dir);
 
 /* What differs from a whole model of the family. */
 struct tiny_spec {

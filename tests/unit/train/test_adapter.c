@@ -1,19 +1,18 @@
 /* Adapters in files, and models with adapters added. */
 #include "train/adapter.h"
 
-#include <dirent.h>
 #include <longspan/adapter.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "kernels/kernels.h"
 #include "small_params.h"
+#include "faulty.h"
 #include "test.h"
 #include "tiny.h"
 
 static ls_error err;
 static char dir[256];
-static char content[1 << 14];
 
 static void begin(const char *config, enum lsi_dtype dtype)
 {
@@ -33,33 +32,6 @@ static ls_model *open_model(const char *name)
     ls_model *m = NULL;
     REQUIRE_OK(ls_model_open(tiny_path(dir, name), NULL, &m, &err), err);
     return m;
-}
-
-static const char *read_file(const char *name)
-{
-    FILE *f = fopen(tiny_path(dir, name), "rb");
-    REQUIRE(f != NULL);
-    content[fread(content, 1, sizeof content - 1, f)] = '\0';
-    fclose(f);
-    return content;
-}
-
-static void has(const char *text, const char *part)
-{
-    if (!strstr(text, part)) {
-        CHECK_STR(text, part);
-    }
-}
-
-static size_t count_files(const char *name)
-{
-    size_t n = 0;
-    DIR *d = opendir(name);
-    REQUIRE(d != NULL);
-    for (const struct dirent *e; (e = readdir(d)) != NULL;)
-        n += e->d_name[0] != '.';
-    closedir(d);
-    return n;
 }
 
 /* Parameters with adapters of rank 3 on q and down, saved as dir/adapter. */
@@ -94,10 +66,11 @@ static void test_round_trip(void)
     begin(tiny_configs[0], LSI_F32);
     ls_model *m = open_model("in");
     save_adapter(&p, &m->config, 6);
-    has(read_file("adapter/adapter_config.json"), "\"target_modules\": [\"q_proj\", \"down_proj\"]");
-    has(content, "\"r\": 3,");
-    has(content, "\"lora_alpha\": 6,");
-    has(content, "\"base_model_name_or_path\": \"some/\\\"model\\\"\"");
+    CHECK_HAS(tiny_read(dir, "adapter/adapter_config.json"),
+              "\"target_modules\": [\"q_proj\", \"down_proj\"]");
+    CHECK_HAS(tiny_content, "\"r\": 3,");
+    CHECK_HAS(tiny_content, "\"lora_alpha\": 6,");
+    CHECK_HAS(tiny_content, "\"base_model_name_or_path\": \"some/\\\"model\\\"\"");
     REQUIRE_OK(lsi_st_open(&st, tiny_path(dir, "adapter/adapter_model.safetensors"),
                            lsi_alloc_or_default(NULL), &err),
                err);
@@ -267,8 +240,8 @@ static void check_extension_refused(const char *text, ls_status status, const ch
 {
     tiny_write(dir, "adapter/longspan.json", text, strlen(text));
     CHECK_INT(merge("in", "out", NULL), status);
-    has(err.text, "longspan.json");
-    has(err.text, part);
+    CHECK_HAS(err.text, "longspan.json");
+    CHECK_HAS(err.text, part);
 }
 
 static void test_extension_refusals(void)
@@ -323,13 +296,61 @@ static void test_merge_types(void)
     end();
 }
 
+/* Wide enough for blocks of 256. */
+static const char wide_config[] =
+    "{\"model_type\": \"llama\", \"hidden_size\": 256, \"intermediate_size\": 256, \"num_hidden_layers\": 1,"
+    "\"num_attention_heads\": 4, \"num_key_value_heads\": 2, \"vocab_size\": 80}";
+
+/* Every quantised type is kept: what the adapter adds goes in, within the type's step, the rest stays. */
+static void test_merge_keeps_types(void)
+{
+    static const struct {
+        const char *name;
+        enum lsi_dtype dtype;
+        double tol; /* a step: values lie in -1.2 .. 1.2, scales are a little larger than they take */
+    } types[] = {
+        { "q8_0", LSI_Q8_0, 0.01 }, { "q6_k", LSI_Q6_K, 0.05 }, { "q5_k", LSI_Q5_K, 0.1 },
+        { "q5_1", LSI_Q5_1, 0.05 }, { "q5_0", LSI_Q5_0, 0.09 }, { "q4_k", LSI_Q4_K, 0.2 },
+        { "q4_1", LSI_Q4_1, 0.1 },  { "q4_0", LSI_Q4_0, 0.18 },
+    };
+    struct lsi_params p;
+    begin(wide_config, LSI_BF16);
+    ls_model *m = open_model("in");
+    save_adapter(&p, &m->config, 3);
+    ls_model_close(m);
+    for (size_t i = 0; i < LSI_LEN(types); i++) {
+        ls_convert_options o;
+        ls_convert_options_defaults(&o);
+        o.dtype = types[i].name;
+        o.force = true;
+        REQUIRE_OK(ls_convert(tiny_path(dir, "in"), tiny_path(dir, "q.gguf"), &o, &err), err);
+        REQUIRE_OK(merge("q.gguf", "out.gguf", "keep"), err);
+        ls_model *q = open_model("q.gguf"), *out = open_model("out.gguf");
+        CHECK_INT(q->layers[0].q.dtype, types[i].dtype);
+        CHECK_INT(out->layers[0].q.dtype, types[i].dtype);
+        CHECK_INT(out->layers[0].down.dtype, types[i].dtype);
+        const double worst_q = worst(q, out, &p, 1, LSI_ROLE_Q, 0);
+        const double worst_down = worst(q, out, &p, 1, LSI_ROLE_DOWN, 0);
+        CHECK(worst_q <= types[i].tol && worst_down <= types[i].tol);
+        CHECK(worst_q > 0 && worst_down > 0);
+        if (worst_q > types[i].tol || worst_down > types[i].tol)
+            fprintf(stderr, "    %s: %.3g, %.3g\n", types[i].name, worst_q, worst_down);
+        CHECK(worst(q, out, &p, 1, LSI_ROLE_UP, 0) == 0);
+        ls_model_close(q);
+        ls_model_close(out);
+        unlink(tiny_path(dir, "out.gguf"));
+    }
+    small_params_free(&p);
+    end();
+}
+
 /* ---- refusals -------------------------------------------------------------------------------------- */
 
 static void check_refused(const char *config, ls_status status, const char *part)
 {
     tiny_write(dir, "adapter/adapter_config.json", config, strlen(config));
     CHECK_INT(merge("in", "out", NULL), status);
-    has(err.text, part);
+    CHECK_HAS(err.text, part);
 }
 
 static void test_config_refusals(void)
@@ -352,7 +373,7 @@ static void test_config_refusals(void)
     check_refused("{\"r\": 4}", LS_E_FORMAT, "expected [4][96], found [3][96]");
     check_refused("{\"r\": 3", LS_E_FORMAT, "adapter_config.json");
     CHECK(!lsi_path_exists(tiny_path(dir, "out")));
-    CHECK_INT(count_files(dir), 2);
+    CHECK_INT(tiny_count(dir), 2);
     static const char fine[] =
         "{\"r\": 3, \"use_dora\": false, \"rank_pattern\": { }, \"modules_to_save\": null, "
         "\"init_lora_weights\": \"gaussian\", \"unheard_of\": {\"a\": 1}}";
@@ -401,20 +422,20 @@ static void test_tensor_refusals(void)
     begin(tiny_configs[4], LSI_F32);
     mkdir(tiny_path(dir, "adapter"), 0777);
     CHECK_INT(merge("in", "out", NULL), LS_E_IO);
-    has(err.text, "adapter_config.json");
+    CHECK_HAS(err.text, "adapter_config.json");
     for (size_t i = 0; i < LSI_LEN(cases); i++) {
         size_t n = 0;
         while (cases[i].names[n])
             n++;
         write_tensors(cases[i].names, n, 64);
         CHECK_INT(merge("in", "out", NULL), cases[i].status);
-        has(err.text, cases[i].part);
+        CHECK_HAS(err.text, cases[i].part);
     }
     static const char *const good[] = { LAYER "1.self_attn.q_proj.lora_A.weight",
                                         LAYER "1.self_attn.q_proj.lora_B.weight" };
     write_tensors(good, 2, 65);
     CHECK_INT(merge("in", "out", NULL), LS_E_FORMAT);
-    has(err.text, "expected [2][64], found [2][65]");
+    CHECK_HAS(err.text, "expected [2][64], found [2][65]");
     write_tensors(good, 2, 64);
     REQUIRE_OK(merge("in", "out", NULL), err);
     CHECK_INT(merge("in", "out", NULL), LS_E_INVAL); /* it is there */
@@ -423,28 +444,6 @@ static void test_tensor_refusals(void)
 }
 
 /* ---- memory -------------------------------------------------------------------------------------- */
-
-struct faulty {
-    size_t n, fail_at;
-    long long outstanding;
-};
-
-static void *faulty_alloc(void *user, size_t bytes)
-{
-    struct faulty *f = user;
-    if (++f->n == f->fail_at)
-        return NULL;
-    f->outstanding += (long long)bytes;
-    return aligned_alloc(64, (bytes + 63) / 64 * 64);
-}
-
-static void faulty_free(void *user, void *ptr, size_t bytes)
-{
-    struct faulty *f = user;
-    if (ptr)
-        f->outstanding -= (long long)bytes;
-    free(ptr);
-}
 
 static void test_memory(void)
 {
@@ -468,7 +467,7 @@ static void test_memory(void)
             break;
         }
         CHECK_INT(st, LS_E_NOMEM);
-        CHECK_INT(count_files(dir), 2);
+        CHECK_INT(tiny_count(dir), 2);
     }
     end();
 }
@@ -476,9 +475,9 @@ static void test_memory(void)
 int main(int argc, char **argv)
 {
     static const struct test tests[] = {
-        TEST(test_round_trip),         TEST(test_merge),       TEST(test_merge_context),
-        TEST(test_extension_refusals), TEST(test_merge_types), TEST(test_config_refusals),
-        TEST(test_tensor_refusals),    TEST(test_memory),
+        TEST(test_round_trip),         TEST(test_merge),           TEST(test_merge_context),
+        TEST(test_extension_refusals), TEST(test_merge_types),     TEST(test_merge_keeps_types),
+        TEST(test_config_refusals),    TEST(test_tensor_refusals), TEST(test_memory),
     };
     return test_main(tests, sizeof tests / sizeof tests[0], argc, argv);
 }

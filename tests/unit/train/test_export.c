@@ -1,7 +1,6 @@
 /* Exported directories: tensors, configuration, tokenizer, what is left on failure. */
 #include "train/export.h"
 
-#include <dirent.h>
 #include <longspan/convert.h>
 #include <longspan/tokenizer.h>
 #include <sys/mount.h>
@@ -16,7 +15,6 @@
 
 static ls_error err;
 static char dir[256];
-static char content[1 << 16];
 
 static void begin(void)
 {
@@ -27,33 +25,6 @@ static void begin(void)
 static void end(void)
 {
     tiny_remove(dir);
-}
-
-static const char *read_file(const char *name)
-{
-    FILE *f = fopen(tiny_path(dir, name), "rb");
-    REQUIRE(f != NULL);
-    content[fread(content, 1, sizeof content - 1, f)] = '\0';
-    fclose(f);
-    return content;
-}
-
-static void has(const char *text, const char *part)
-{
-    if (!strstr(text, part)) {
-        CHECK_STR(text, part);
-    }
-}
-
-static size_t count_files(void)
-{
-    size_t n = 0;
-    DIR *d = opendir(dir);
-    REQUIRE(d != NULL);
-    for (const struct dirent *e; (e = readdir(d)) != NULL;)
-        n += e->d_name[0] != '.';
-    closedir(d);
-    return n;
 }
 
 static ls_model *open_model(const char *name)
@@ -112,12 +83,13 @@ static void test_families(void)
             CHECK(m->config.tied == c.tied);
             CHECK_NEAR(m->config.rope[0].base, c.rope[0].base, 0);
             CHECK_INT(m->config.rope[0].scaling, c.rope[0].scaling);
-            has(read_file("out/config.json"), k ? "\"dtype\": \"bfloat16\"" : "\"dtype\": \"float32\"");
+            CHECK_HAS(tiny_read(dir, "out/config.json"),
+                      k ? "\"dtype\": \"bfloat16\"" : "\"dtype\": \"float32\"");
             ls_model_close(m);
             small_params_free(&p);
             lsi_config_fini(&c);
         }
-    CHECK_INT(count_files(), 1);
+    CHECK_INT(tiny_count(dir), 1);
     end();
 }
 
@@ -164,7 +136,7 @@ static void export_changed(void (*change)(struct lsi_config *c))
     struct lsi_config c;
     const struct small_spec spec = { .dtype = LSI_BF16 };
     ls_model *in = open_model("in");
-    const char *text = read_file("in/config.json");
+    const char *text = tiny_read(dir, "in/config.json");
     small_config(&c, text);
     c.tied = in->config.tied;
     small_params(&p, &c, &spec, NULL);
@@ -211,19 +183,20 @@ static void test_patched_config(void)
     begin();
     open_source(old_style);
     export_changed(NULL);
-    has(read_file("out/config.json"), "\"torch_dtype\": \"bfloat16\"");
-    has(content, "\"custom\": {\"dtype\": \"bfloat16\", \"a\": [1, 2]}");
-    has(content, "\"max_position_embeddings\": 512");
-    CHECK_INT(strlen(content), sizeof old_style - 1 + 2); /* bfloat16 twice: nothing else changed */
+    CHECK_HAS(tiny_read(dir, "out/config.json"), "\"torch_dtype\": \"bfloat16\"");
+    CHECK_HAS(tiny_content, "\"custom\": {\"dtype\": \"bfloat16\", \"a\": [1, 2]}");
+    CHECK_HAS(tiny_content, "\"max_position_embeddings\": 512");
+    CHECK_INT(strlen(tiny_content), sizeof old_style - 1 + 2); /* bfloat16 twice: nothing else changed */
 
     export_changed(longer);
-    has(read_file("out/config.json"), "\"rope_theta\": 5e+06");
-    has(content, "\"rope_scaling\": null");
-    has(content, "\"max_position_embeddings\": 65536");
-    CHECK(strstr(content, "rope_parameters") == NULL);
+    CHECK_HAS(tiny_read(dir, "out/config.json"), "\"rope_theta\": 5e+06");
+    CHECK_HAS(tiny_content, "\"rope_scaling\": null");
+    CHECK_HAS(tiny_content, "\"max_position_embeddings\": 65536");
+    CHECK(strstr(tiny_content, "rope_parameters") == NULL);
 
     export_changed(yarn);
-    has(read_file("out/config.json"), "\"rope_scaling\": {\"rope_type\": \"yarn\", \"factor\": 8.0");
+    CHECK_HAS(tiny_read(dir, "out/config.json"),
+              "\"rope_scaling\": {\"rope_type\": \"yarn\", \"factor\": 8.0");
     end();
 }
 
@@ -240,10 +213,10 @@ static void test_added_members(void)
                                     .dtype = LSI_BF16,
                                     .skip = "lm_head.weight" });
     export_changed(longer);
-    has(read_file("out/config.json"), "\"model_type\": \"llama\"");
-    has(content, "\"tie_word_embeddings\": true");
-    has(content, "\"rope_theta\": 5e+06");
-    has(content, "\"rope_scaling\": null");
+    CHECK_HAS(tiny_read(dir, "out/config.json"), "\"model_type\": \"llama\"");
+    CHECK_HAS(tiny_content, "\"tie_word_embeddings\": true");
+    CHECK_HAS(tiny_content, "\"rope_theta\": 5e+06");
+    CHECK_HAS(tiny_content, "\"rope_scaling\": null");
     end();
 }
 
@@ -253,8 +226,8 @@ static void test_patched_parameters(void)
     begin();
     open_source(tiny_configs[5]);
     export_changed(longer);
-    CHECK(strstr(read_file("out/config.json"), "rope_theta\": 5e+06, \"factor\": 8.0") != NULL);
-    CHECK(strstr(content, "\"rope_scaling\"") == NULL);
+    CHECK(strstr(tiny_read(dir, "out/config.json"), "rope_theta\": 5e+06, \"factor\": 8.0") != NULL);
+    CHECK(strstr(tiny_content, "\"rope_scaling\"") == NULL);
     end();
     begin();
     open_source(tiny_configs[3]);
@@ -273,8 +246,8 @@ static void test_text_config(void)
     begin();
     open_source(text);
     export_changed(NULL);
-    has(read_file("out/config.json"), "Gemma3ForCausalLM");
-    CHECK(strstr(content, "vision") == NULL);
+    CHECK_HAS(tiny_read(dir, "out/config.json"), "Gemma3ForCausalLM");
+    CHECK(strstr(tiny_content, "vision") == NULL);
     end();
 }
 
@@ -308,19 +281,20 @@ static void test_tokenizer(void)
     tiny_write(dir, "in/config.json", tiny_configs[0], strlen(tiny_configs[0]));
     export_with(NULL, tiny_path(dir, "in/config.json"));
     CHECK(!is_there("out/tokenizer.json"));
-    has(read_file("out/config.json"), "\"low_freq_factor\": 1.0");
-    has(read_file("out/generation_config.json"), "\"eos_token_id\": [2, 3]");
+    CHECK_HAS(tiny_read(dir, "out/config.json"), "\"low_freq_factor\": 1.0");
+    CHECK_HAS(tiny_read(dir, "out/generation_config.json"), "\"eos_token_id\": [2, 3]");
 
     tiny_write(dir, "in/tokenizer.json", "{}", 2);
     tiny_write(dir, "in/chat_template.jinja", "x", 1);
     tiny_write(dir, "in/generation_config.json", "{}", 2);
     export_with(NULL, tiny_path(dir, "in/config.json"));
     CHECK(is_there("out/tokenizer.json") && is_there("out/chat_template.jinja"));
-    has(read_file("out/generation_config.json"), "eos_token_id"); /* the model's, not the tokenizer's */
+    CHECK_HAS(tiny_read(dir, "out/generation_config.json"),
+              "eos_token_id"); /* the model's, not the tokenizer's */
     export_with(tiny_path(dir, "in"), NULL);
-    CHECK_STR(read_file("out/tokenizer.json"), "{}");
+    CHECK_STR(tiny_read(dir, "out/tokenizer.json"), "{}");
     export_with(tiny_path(dir, "in/tokenizer.json"), NULL);
-    CHECK_STR(read_file("out/tokenizer.json"), "{}");
+    CHECK_STR(tiny_read(dir, "out/tokenizer.json"), "{}");
     end();
 }
 
@@ -399,26 +373,26 @@ static void test_export_failures(void)
     e.cancel = NULL;
     tiny_write(dir, "out/thesis.txt", "dear", 4);
     CHECK_INT(lsi_export_hf(&e, tiny_path(dir, "out"), &err), LS_E_INVAL);
-    has(err.text, "thesis.txt");
+    CHECK_HAS(err.text, "thesis.txt");
     CHECK_INT(lsi_export_hf(&e, tiny_path(dir, "no/such/place"), &err), LS_E_IO);
     e.tokenizer = tiny_path(dir, "nowhere");
     CHECK_INT(lsi_export_hf(&e, tiny_path(dir, "other"), &err), LS_E_IO);
-    has(err.text, "nowhere");
-    CHECK_INT(count_files(), 1);
+    CHECK_HAS(err.text, "nowhere");
+    CHECK_INT(tiny_count(dir), 1);
 
     mkdir(tiny_path(dir, "out.tmp-1-0"), 0777); /* left by killed writers; the second is somebody's */
     tiny_write(dir, "out.tmp-1-0/model.safetensors.part-1", "x", 1);
     mkdir(tiny_path(dir, "out.tmp-2-0"), 0777);
     tiny_write(dir, "out.tmp-2-0/thesis.txt", "dear", 4);
     lsi_hf_dir_clean(tiny_path(dir, "out/"));
-    CHECK_INT(count_files(), 2);
+    CHECK_INT(tiny_count(dir), 2);
     CHECK(is_there("out.tmp-2-0/thesis.txt"));
 
     e.tokenizer = NULL;
     mkdir(tiny_path(dir, "small"), 0777);
     if (mount("tmpfs", tiny_path(dir, "small"), "tmpfs", 0, "size=100k") == 0) {
         CHECK_INT(lsi_export_hf(&e, tiny_path(dir, "small/out"), &err), LS_E_IO);
-        has(err.text, "No space left");
+        CHECK_HAS(err.text, "No space left");
         CHECK(rmdir(tiny_path(dir, "small/out")) != 0 && !is_there("small/out"));
         umount(tiny_path(dir, "small"));
     }

@@ -13,7 +13,6 @@
 
 static ls_error err;
 static char dir[256];
-static char content[1 << 16];
 
 static void begin(void)
 {
@@ -24,15 +23,6 @@ static void begin(void)
 static void end(void)
 {
     tiny_remove(dir);
-}
-
-static const char *read_file(const char *name)
-{
-    FILE *f = fopen(tiny_path(dir, name), "rb");
-    REQUIRE(f != NULL);
-    content[fread(content, 1, sizeof content - 1, f)] = '\0';
-    fclose(f);
-    return content;
 }
 
 static ls_train_step step_of(uint64_t n)
@@ -64,7 +54,7 @@ static void test_lines(void)
 {
     begin();
     append(0, 1, 3);
-    CHECK_STR(read_file("metrics.jsonl"),
+    CHECK_STR(tiny_read(dir, "metrics.jsonl"),
               "{\"step\":1,\"loss\":2.875,\"grad_norm\":1.5,\"lr\":1e-05,\"tokens\":4096,\"labels\":4095,"
               "\"seconds\":0.5,\"peak_bytes\":1099511627776}\n"
               "{\"step\":2,\"loss\":2.75,\"grad_norm\":null,\"lr\":1e-05,\"tokens\":4096,\"labels\":4095,"
@@ -72,7 +62,7 @@ static void test_lines(void)
               "{\"step\":3,\"loss\":2.625,\"grad_norm\":1.5,\"lr\":1e-05,\"tokens\":4096,\"labels\":4095,"
               "\"seconds\":0.5,\"peak_bytes\":1099511627776,\"eval_loss\":2.25}\n");
     append(0, 1, 1); /* begun anew */
-    CHECK(strstr(read_file("metrics.jsonl"), "\"step\":2") == NULL);
+    CHECK(strstr(tiny_read(dir, "metrics.jsonl"), "\"step\":2") == NULL);
     end();
 }
 
@@ -110,8 +100,8 @@ static void test_resume(void)
     CHECK_INT(x.n, 8);
     CHECK_INT(x.last, 8);
     CHECK_NEAR(x.eval, 2.25, 0);
-    CHECK(strstr(read_file("metrics.jsonl"), "\"step\":9") == NULL);
-    CHECK(strstr(content, "\"step\":10") == NULL);
+    CHECK(strstr(tiny_read(dir, "metrics.jsonl"), "\"step\":9") == NULL);
+    CHECK(strstr(tiny_content, "\"step\":10") == NULL);
     append(8, 9, 9); /* nothing to cut */
     CHECK_INT(read_all().n, 9);
     end();
@@ -152,7 +142,7 @@ static void test_disk_full(void)
     lsi_metrics_close(m);
     const struct seen x = read_all();
     CHECK_INT(x.last, n - 1);
-    const char *text = read_file("metrics.jsonl");
+    const char *text = tiny_read(dir, "metrics.jsonl");
     CHECK(text[strlen(text) - 1] == '\n');
     umount(dir);
     end();
@@ -174,7 +164,7 @@ static void test_run_file(void)
     o.steps = UINT64_MAX;
     small_config(&c, tiny_configs[3]);
     REQUIRE_OK(lsi_run_file_write(dir, &o, &c, NULL, &err), err);
-    const char *text = read_file("run.json");
+    const char *text = tiny_read(dir, "run.json");
     lsi_json_init(&j, text, strlen(text), "run.json", &err);
     REQUIRE_OK(lsi_json_skip(&j), err);
     REQUIRE_OK(lsi_json_end(&j), err);

@@ -2,7 +2,6 @@
  * killed. */
 #include "train/state_file.h"
 
-#include <dirent.h>
 #include <signal.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
@@ -10,6 +9,7 @@
 #include <unistd.h>
 
 #include "small_params.h"
+#include "faulty.h"
 #include "test.h"
 #include "tiny.h"
 
@@ -33,17 +33,6 @@ static void end(void)
 {
     lsi_config_fini(&config);
     tiny_remove(dir);
-}
-
-static size_t count_files(const char *folder)
-{
-    size_t n = 0;
-    DIR *d = opendir(folder);
-    for (const struct dirent *e; d && (e = readdir(d)) != NULL;)
-        n += e->d_name[0] != '.';
-    if (d)
-        closedir(d);
-    return n;
 }
 
 static ls_status save(const struct lsi_params *p, uint64_t step)
@@ -246,11 +235,11 @@ static void test_latest_and_prune(void)
     CHECK(strstr(noted, "step-16000000") != NULL);
 
     lsi_state_prune(dir, 2);
-    CHECK_INT(count_files(tiny_path(dir, "checkpoints")), 3); /* two, notes.txt */
-    CHECK_INT(count_files(dir), 1);
+    CHECK_INT(tiny_count(tiny_path(dir, "checkpoints")), 3); /* two, notes.txt */
+    CHECK_INT(tiny_count(dir), 1);
     CHECK(lsi_path_exists(tiny_path(dir, "checkpoints/step-00800000.safetensors")));
     lsi_state_prune(dir, 0);
-    CHECK_INT(count_files(tiny_path(dir, "checkpoints")), 2);
+    CHECK_INT(tiny_count(tiny_path(dir, "checkpoints")), 2);
     CHECK_INT(latest(&a, &s), LS_E_FORMAT);
     CHECK(strstr(err.text, "step-16000000") != NULL);
     small_params_free(&a);
@@ -275,7 +264,7 @@ static void test_disk_full(void)
         st = save(&a, step);
     CHECK_INT(st, LS_E_IO);
     CHECK(strstr(err.text, "No space left") != NULL);
-    const size_t n = count_files(tiny_path(dir, "checkpoints"));
+    const size_t n = tiny_count(tiny_path(dir, "checkpoints"));
     REQUIRE_OK(latest(&a, &s), err);
     CHECK_INT(s.step, n); /* as many as were whole */
     CHECK_STR(noted, "");
@@ -312,34 +301,12 @@ static void test_kill(void)
         CHECK_STR(noted, "");
     }
     lsi_state_prune(dir, 1);
-    CHECK_INT(count_files(tiny_path(dir, "checkpoints")), 1);
+    CHECK_INT(tiny_count(tiny_path(dir, "checkpoints")), 1);
     small_params_free(&a);
     end();
 }
 
 /* ---- memory -------------------------------------------------------------------------------- */
-
-struct faulty {
-    size_t n, fail_at;
-    long long outstanding;
-};
-
-static void *faulty_alloc(void *user, size_t bytes)
-{
-    struct faulty *f = user;
-    if (++f->n == f->fail_at)
-        return NULL;
-    f->outstanding += (long long)bytes;
-    return aligned_alloc(64, (bytes + 63) / 64 * 64);
-}
-
-static void faulty_free(void *user, void *ptr, size_t bytes)
-{
-    struct faulty *f = user;
-    if (ptr)
-        f->outstanding -= (long long)bytes;
-    free(ptr);
-}
 
 /* Whichever allocation fails: the status says so and nothing is kept. */
 static void test_memory(void)
