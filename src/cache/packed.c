@@ -38,6 +38,8 @@ static const struct lsi_cache_value *values(const struct lsi_cache_spec *spec)
 
 struct lsi_packing lsi_packing_of(const struct lsi_cache_spec *spec)
 {
+    if (!spec->storage && spec->policy != &lsi_cache_kivi)
+        return (struct lsi_packing){ .exact = spec->format };
     const struct lsi_cache_value *v = values(spec);
     const unsigned bits = 2u << v[BITS].n, bits_v = v[BITS_V].n == 0 ? bits : 1u << v[BITS_V].n;
     const unsigned group = 32u << v[GROUP].n;

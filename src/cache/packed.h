@@ -83,7 +83,8 @@ extern const struct lsi_cache_key lsi_packed_keys[];
 /* Most first tokens that stay exact: a group and the least residual have as many. */
 #define LSI_PACKED_SINKS 32
 
-/** What the spec says, of a policy over packed storage or of kivi itself. */
+/** What the spec says, of a policy over packed storage or of kivi itself; of others that nothing is packed.
+ */
 struct lsi_packing lsi_packing_of(const struct lsi_cache_spec *spec);
 /** Values of a storage that cannot be: an error names the key and the fix. */
 ls_status lsi_packing_check(const struct lsi_cache_spec *spec, ls_error *err);
