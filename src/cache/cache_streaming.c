@@ -726,7 +726,7 @@ static bool plausible(const struct cache_streaming *c, size_t n_pages)
         (c->open && base->spec.value[PROMPT].n != PROMPT_DENSE))
         return false;
     if (is_packed(c)) /* the storage has pages of its own */
-        return n_pages == 0;
+        return n_pages == 0 && c->first == sinks;
     return c->first >= sinks && (contiguous(c) ? n_pages >= end
                                                : c->first <= oldest_seen(c) / LSI_KV_PAGE &&
                                                      n_pages >= sinks && n_pages - sinks >= end - c->first);
