@@ -308,8 +308,10 @@ static ls_status count(const struct lsi_config *c, const ls_train_options *o, ls
     return LS_OK;
 }
 
-ls_status lsi_train_choose_layers(const struct lsi_config *c, const ls_train_options *o, uint64_t memory,
-                                  size_t *layers, ls_error *err)
+/* Layers from one activation checkpoint to the next: what the options say, or else the fewest with which the
+ * plan keeps within `memory` bytes; where none does, those of the smallest plan. */
+static ls_status choose_layers(const struct lsi_config *c, const ls_train_options *o, uint64_t memory,
+                               size_t *layers, ls_error *err)
 {
     uint64_t least = UINT64_MAX;
 
@@ -337,8 +339,8 @@ ls_status lsi_train_plan(const struct lsi_config *c, const ls_train_options *o, 
 {
     ls_train_plan p = { .struct_size = sizeof p }, longer = p;
     ls_train_options chosen = *o;
-    LSI_TRY(lsi_train_choose_layers(c, o, o->memory ? o->memory : lsi_memory_available(),
-                                    &chosen.checkpoint_layers, err));
+    LSI_TRY(
+        choose_layers(c, o, o->memory ? o->memory : lsi_memory_available(), &chosen.checkpoint_layers, err));
     LSI_TRY(count(c, &chosen, &p, err));
     /* The slope over as many rows as do not change how they are cut. */
     ls_train_options more = chosen;

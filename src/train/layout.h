@@ -42,12 +42,6 @@ struct lsi_train_memory {
     int32_t *head_labels;             /* [head_rows] */
 };
 
-/**
- * Layers from one activation checkpoint to the next: what the options say, or else the fewest with which the
- * plan keeps within `memory` bytes; where none does, those of the smallest plan.
- */
-ls_status lsi_train_choose_layers(const struct lsi_config *c, const ls_train_options *o, uint64_t memory,
-                                  size_t *layers, ls_error *err);
 /** Settings of options (o->seq rows) for a model; refuses what does not go together. */
 ls_status lsi_train_settle(struct lsi_train_settings *s, const struct lsi_config *c,
                            const ls_train_options *o, ls_error *err);

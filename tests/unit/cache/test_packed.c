@@ -60,6 +60,26 @@ static void expect(size_t l, size_t t, bool (*in)[N], const float *out)
     expect_about(l, t, in, out, 3e-5);
 }
 
+/* Two prompts and the steps after each, the same to the bit. */
+static void expect_same(const char *spec, const char *other)
+{
+    struct fixture a, b;
+    open_fixture(&a, spec, 2);
+    open_fixture(&b, other, 1);
+    for (size_t t = 0; t < 500; t += 250) {
+        feed_prompt(&a, t, 200, 64, got);
+        feed_prompt(&b, t, 200, 64, want);
+        CHECK(max_diff(got, want, (size_t)L * 200 * Q) == 0);
+        for (size_t i = t + 200; i < t + 250; i++) {
+            feed(&a, i, 1, got);
+            feed(&b, i, 1, want);
+            CHECK(max_diff(got, want, L * Q) == 0);
+        }
+    }
+    close_fixture(&a);
+    close_fixture(&b);
+}
+
 /* ---- quest --------------------------------------------------------------------------------------- */
 
 struct rule {
@@ -268,22 +288,8 @@ static void test_streaming_dense_prompts(void)
 
 static void test_a_window_over_everything_is_kivi(void)
 {
-    struct fixture a, b;
     make_data(3, 2);
-    open_fixture(&a, "streaming:sink=4,recent=576+kivi:bits=2,residual=32", 2);
-    open_fixture(&b, "kivi:bits=2,residual=32,sinks=4", 1);
-    for (size_t t = 0; t < 500; t += 250) {
-        feed_prompt(&a, t, 200, 64, got);
-        feed_prompt(&b, t, 200, 64, want);
-        CHECK(max_diff(got, want, (size_t)L * 200 * Q) == 0);
-        for (size_t i = t + 200; i < t + 250; i++) {
-            feed(&a, i, 1, got);
-            feed(&b, i, 1, want);
-            CHECK(max_diff(got, want, L * Q) == 0);
-        }
-    }
-    close_fixture(&a);
-    close_fixture(&b);
+    expect_same("streaming:sink=4,recent=576+kivi:bits=2,residual=32", "kivi:bits=2,residual=32,sinks=4");
 }
 
 /* Memory and results do not depend on how much has gone by. */
@@ -430,22 +436,8 @@ static void test_enough_room_is_kivi(void)
         "snapkv:budget=600,window=8+kivi:bits=2,residual=32",
     };
     for (size_t i = 0; i < LSI_LEN(all); i++) {
-        struct fixture a, b;
         make_data(42, 2);
-        open_fixture(&a, all[i], 2);
-        open_fixture(&b, "kivi:bits=2,residual=32", 1);
-        for (size_t t = 0; t < 500; t += 250) {
-            feed_prompt(&a, t, 200, 64, got);
-            feed_prompt(&b, t, 200, 64, want);
-            CHECK(max_diff(got, want, (size_t)L * 200 * Q) == 0);
-            for (size_t s = t + 200; s < t + 250; s++) {
-                feed(&a, s, 1, got);
-                feed(&b, s, 1, want);
-                CHECK(max_diff(got, want, L * Q) == 0);
-            }
-        }
-        close_fixture(&a);
-        close_fixture(&b);
+        expect_same(all[i], "kivi:bits=2,residual=32");
     }
 }
 
