@@ -151,7 +151,7 @@ typedef struct ls_train_options {
     bool dry_step; /* allocate, touch everything, run the ends of each phase */
 
     ls_train_step_fn *on_step;
-    ls_progress_fn *on_rows;                           /* progress within a step: row blocks done, of total */
+    ls_progress_fn *on_rows;                           /* progress within a step: work done, of total */
     ls_progress_fn *on_data;                           /* while data are tokenised: bytes done, of total */
     void (*on_note)(void *user, const char *sentence); /* what is worth telling a person */
     void *user;

@@ -236,6 +236,12 @@ void lsi_train_layout(struct lsi_train_memory *m, struct lsi_arena *arena, const
     p->kept_bytes = arena->used - mark;
 }
 
+size_t lsi_train_head_work(const struct lsi_config *c)
+{
+    const size_t layer = c->C * (2 * c->H * c->D + 2 * c->G * c->D + 3 * c->F), head = 3 * c->C * c->V;
+    return lsi_max_size(1, (head + layer / 2) / layer);
+}
+
 size_t lsi_train_scratch(const struct lsi_train_settings *s, const struct lsi_config *c)
 {
     struct lsi_exec ex;

@@ -240,6 +240,7 @@ static void head_piece(struct sweep *w, const struct valid_rows *v, bool backwar
 
 static ls_status head(struct sweep *w, bool backward, ls_error *err)
 {
+    const size_t work = lsi_train_head_work(w->c);
     w->j->loss = 0;
     for (size_t row = 0; row < w->n;) {
         const struct valid_rows v = next_valid(w, row, w->s->head_rows);
@@ -248,7 +249,7 @@ static ls_status head(struct sweep *w, bool backward, ls_error *err)
             head_piece(w, &v, backward);
         else if (backward && v.n == 0)
             scatter(w, &v, NULL);
-        LSI_TRY(tick(w, v.end - row, err));
+        LSI_TRY(tick(w, (v.end - row) * work, err));
         row = v.end;
     }
     return LS_OK;

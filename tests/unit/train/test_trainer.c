@@ -712,6 +712,7 @@ static void test_not_finite(void)
 
 struct stop {
     size_t after;
+    size_t done, total;
     volatile int cancel;
 };
 
@@ -719,6 +720,8 @@ static void stop_later(void *user, size_t done, size_t total)
 {
     struct stop *s = user;
     CHECK(done <= total);
+    s->done = done;
+    s->total = total;
     if (s->after > 0 && --s->after == 0)
         s->cancel = 1;
 }
@@ -748,12 +751,14 @@ static void test_cancel(void)
         if (st == LS_OK)
             break;
         CHECK_INT(st, LS_E_CANCELED);
+        CHECK(stop.done < stop.total);
         struct small_result after = small_weights(t);
         CHECK_MEM(after.values, after.n * sizeof(float), before.values, before.n * sizeof(float));
         small_free(&after);
         n_stopped++;
     }
     CHECK(n_stopped > 5);
+    CHECK_INT(stop.done, stop.total);
     CHECK_INT(t->steps, 1);
     struct small_result got = small_weights(t);
     ls_trainer_free(t);
