@@ -99,7 +99,7 @@ static ls_status fork_kivi(const struct lsi_cache *cache, struct lsi_cache **cop
 
 /* ---- rows ------------------------------------------------------------------------------------ */
 
-static enum lsi_packed_rows kind_of(const struct lsi_kivi *c, size_t n_rows)
+enum lsi_packed_rows lsi_kivi_rows(const struct lsi_kivi *c, size_t n_rows)
 {
     return lsi_packed_kind(c->settled < c->base.length, c->base.n_prompt, n_rows);
 }
@@ -111,7 +111,7 @@ static ls_status reserve(struct lsi_cache *cache, size_t n_rows, ls_error *err)
     if (!lsi_add_size(cache->length, n_rows, &n_tokens) || n_tokens > cache->shape.n_ctx)
         return lsi_fail(err, LS_E_LIMIT, "%zu tokens do not fit the context of %zu", cache->length + n_rows,
                         cache->shape.n_ctx);
-    if (!lsi_packed_reserve(&c->packed, kind_of(c, n_rows), n_rows))
+    if (!lsi_packed_reserve(&c->packed, lsi_kivi_rows(c, n_rows), n_rows))
         return lsi_fail(err, LS_E_NOMEM, "out of memory for the KV cache of %zu tokens", n_tokens);
     return LS_OK;
 }
@@ -120,7 +120,7 @@ static void append(struct lsi_cache *cache, struct lsi_exec *ex, size_t layer, c
                    const float *v, size_t ldv, size_t n_rows)
 {
     struct lsi_kivi *c = lsi_kivi(cache);
-    lsi_packed_append(&c->packed, ex, layer, kind_of(c, n_rows), k, ldk, v, ldv, n_rows);
+    lsi_packed_append(&c->packed, ex, layer, lsi_kivi_rows(c, n_rows), k, ldk, v, ldv, n_rows);
 }
 
 static void attend(struct lsi_cache *cache, struct lsi_exec *ex, size_t layer,
@@ -133,7 +133,7 @@ static void attend(struct lsi_cache *cache, struct lsi_exec *ex, size_t layer,
 static void commit(struct lsi_cache *cache, size_t n_rows)
 {
     struct lsi_kivi *c = lsi_kivi(cache);
-    if (kind_of(c, n_rows) == LSI_PACKED_STEP)
+    if (lsi_kivi_rows(c, n_rows) == LSI_PACKED_STEP)
         c->settled++;
     cache->length += n_rows;
     lsi_packed_commit(&c->packed, n_rows);
@@ -147,22 +147,24 @@ static void settle(struct lsi_cache *cache, struct lsi_exec *ex)
 
 /* ---- the rest of the seam ----------------------------------------------------------------------- */
 
+ls_status lsi_kivi_cut(struct lsi_kivi *c, size_t n_tokens, const char *why, ls_error *err)
+{
+    const size_t least = lsi_packed_least(&c->packed);
+    if (n_tokens > 0 && n_tokens < least)
+        return lsi_fail(err, LS_E_UNSUPPORTED, "cannot rewind to %zu tokens: %s; to %zu or more, or to 0",
+                        n_tokens, why, least);
+    c->settled = lsi_min_size(c->settled, n_tokens);
+    lsi_packed_cut(&c->packed, n_tokens);
+    return LS_OK;
+}
+
 static ls_status rewind_kivi(struct lsi_cache *cache, size_t n_tokens, ls_error *err)
 {
-    struct lsi_kivi *c = lsi_kivi(cache);
-    const size_t least = lsi_packed_least(&c->packed);
     if (n_tokens > cache->length)
         return lsi_fail(err, LS_E_INVAL, "cannot rewind to %zu tokens: the cache holds %zu", n_tokens,
                         cache->length);
-    if (n_tokens > 0 && n_tokens < least)
-        return lsi_fail(
-            err, LS_E_UNSUPPORTED,
-            "cannot rewind to %zu tokens: the keys or values before them are quantised; to %zu or "
-            "more, or to 0",
-            n_tokens, least);
+    LSI_TRY(lsi_kivi_cut(lsi_kivi(cache), n_tokens, "the keys or values before them are quantised", err));
     cache->length = n_tokens;
-    c->settled = lsi_min_size(c->settled, n_tokens);
-    lsi_packed_cut(&c->packed, n_tokens);
     return LS_OK;
 }
 
@@ -187,20 +189,25 @@ static ls_status tile(struct lsi_cache *cache, size_t n_tokens, ls_error *err)
     return LS_OK;
 }
 
+ls_status lsi_kivi_tokens_state(struct lsi_kivi *c, struct lsi_cache_io *io, ls_error *err)
+{
+    if (io->reading)
+        c->settled = c->base.length;
+    LSI_TRY(lsi_packed_state(&c->packed, c->base.length, io, err));
+    for (size_t l = 0; l < c->base.shape.L; l++)
+        if (c->packed.layers[l].n != c->base.length)
+            return lsi_cache_damaged(io, err);
+    return LS_OK;
+}
+
 static ls_status state(struct lsi_cache *cache, struct lsi_cache_io *io, ls_error *err)
 {
-    struct lsi_kivi *c = lsi_kivi(cache);
     LSI_TRY(io->bytes(io, &cache->length, sizeof cache->length, err));
     if (cache->length > cache->shape.n_ctx)
         return lsi_fail(err, LS_E_LIMIT,
                         "the session holds %zu tokens, the context at most %zu: make it longer",
                         cache->length, cache->shape.n_ctx);
-    c->settled = cache->length;
-    LSI_TRY(lsi_packed_state(&c->packed, cache->length, io, err));
-    for (size_t l = 0; l < cache->shape.L; l++)
-        if (c->packed.layers[l].n != cache->length)
-            return lsi_cache_damaged(io, err);
-    return LS_OK;
+    return lsi_kivi_tokens_state(lsi_kivi(cache), io, err);
 }
 
 static size_t kept(const struct lsi_cache *cache, size_t layer, size_t g, int64_t *pos)
