@@ -77,12 +77,12 @@ static size_t bytes_read(const struct lsi_streaming *c, size_t layer, size_t n_s
     return exact * lsi_packed_slot_bytes(s, true) + (n_slots - exact) * lsi_packed_slot_bytes(s, false);
 }
 
-/* The file's place for the pages of a ring, which there is none of, comes first. */
+/* There are no pages of a ring; and no prompt is open, for what is read counts as settled. */
 static ls_status state(struct lsi_streaming *c, struct lsi_cache_io *io, ls_error *err)
 {
     size_t n_pages = 0;
     LSI_TRY(io->bytes(io, &n_pages, sizeof n_pages, err));
-    if (io->reading && (n_pages != 0 || c->first != lsi_streaming_sink_pages(c->S)))
+    if (io->reading && (n_pages != 0 || c->first != lsi_streaming_sink_pages(c->S) || c->open))
         return lsi_cache_damaged(io, err);
     take_window(c);
     return lsi_kivi_tokens_state(&c->kivi, io, err);

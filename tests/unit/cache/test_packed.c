@@ -620,6 +620,25 @@ static void test_state_can_be_stored(void)
         }
 }
 
+/* A file cannot say that a prompt is being read at once whose tokens have been packed. */
+static void test_an_open_prompt_is_not_read(void)
+{
+    /* Behind the length, the values, the window, the place of the pages and the begin of the prompt. */
+    const size_t at_open = LSI_CACHE_KEYS * sizeof(struct lsi_cache_value) + 4 * sizeof(size_t);
+    struct fixture a, b;
+    make_data(11, 2);
+    open_fixture(&a, "streaming:sink=4,recent=96,prompt=dense+kivi:bits=2,residual=32", 1);
+    feed_prompt(&a, 0, 300, 300, NULL);
+    write_state(a.cache);
+    for (unsigned char open = 0; open < 2; open++) {
+        open_fixture(&b, "streaming:sink=4,recent=96,prompt=dense+kivi:bits=2,residual=32", 1);
+        memory.data[at_open] = open;
+        CHECK_INT(read_state(b.cache, &err), open ? LS_E_FORMAT : LS_OK);
+        close_fixture(&b);
+    }
+    close_fixture(&a);
+}
+
 /* ---- texts ----------------------------------------------------------------------------------------- */
 
 static void test_spellings(void)
@@ -687,6 +706,7 @@ int main(int argc, char **argv)
         TEST(test_rows_that_are_not_committed_never_were),
         TEST(test_bytes_are_planned),
         TEST(test_state_can_be_stored),
+        TEST(test_an_open_prompt_is_not_read),
         TEST(test_spellings),
     };
     return test_main(tests, LSI_LEN(tests), argc, argv);
