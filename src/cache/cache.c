@@ -314,6 +314,33 @@ ls_status lsi_cache_io_values(struct lsi_cache_io *io, const struct lsi_cache_po
     return LS_OK;
 }
 
+/* ---- what cannot be --------------------------------------------------------------------------- */
+
+ls_status lsi_cache_check_room(const struct lsi_cache *cache, size_t n_rows, ls_error *err)
+{
+    size_t n_tokens;
+    if (lsi_add_size(cache->length, n_rows, &n_tokens) && n_tokens <= cache->shape.n_ctx)
+        return LS_OK;
+    return lsi_fail(err, LS_E_LIMIT, "%zu tokens do not fit the context of %zu", cache->length + n_rows,
+                    cache->shape.n_ctx);
+}
+
+ls_status lsi_cache_check_stored(const struct lsi_cache *cache, ls_error *err)
+{
+    if (cache->length <= cache->shape.n_ctx)
+        return LS_OK;
+    return lsi_fail(err, LS_E_LIMIT, "the session holds %zu tokens, the context at most %zu: make it longer",
+                    cache->length, cache->shape.n_ctx);
+}
+
+ls_status lsi_cache_check_rewind(const struct lsi_cache *cache, size_t n_tokens, ls_error *err)
+{
+    if (n_tokens <= cache->length)
+        return LS_OK;
+    return lsi_fail(err, LS_E_INVAL, "cannot rewind to %zu tokens: the cache holds %zu", n_tokens,
+                    cache->length);
+}
+
 /* ---- what is read ------------------------------------------------------------------------------ */
 
 void lsi_cache_read_slots(struct lsi_cache_reads *to, size_t H, const struct lsi_slots *slots,

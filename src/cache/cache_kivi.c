@@ -107,12 +107,10 @@ enum lsi_packed_rows lsi_kivi_rows(const struct lsi_kivi *c, size_t n_rows)
 static ls_status reserve(struct lsi_cache *cache, size_t n_rows, ls_error *err)
 {
     struct lsi_kivi *c = lsi_kivi(cache);
-    size_t n_tokens;
-    if (!lsi_add_size(cache->length, n_rows, &n_tokens) || n_tokens > cache->shape.n_ctx)
-        return lsi_fail(err, LS_E_LIMIT, "%zu tokens do not fit the context of %zu", cache->length + n_rows,
-                        cache->shape.n_ctx);
+    LSI_TRY(lsi_cache_check_room(cache, n_rows, err));
     if (!lsi_packed_reserve(&c->packed, lsi_kivi_rows(c, n_rows), n_rows))
-        return lsi_fail(err, LS_E_NOMEM, "out of memory for the KV cache of %zu tokens", n_tokens);
+        return lsi_fail(err, LS_E_NOMEM, "out of memory for the KV cache of %zu tokens",
+                        cache->length + n_rows);
     return LS_OK;
 }
 
@@ -160,9 +158,7 @@ ls_status lsi_kivi_cut(struct lsi_kivi *c, size_t n_tokens, const char *why, ls_
 
 static ls_status rewind_kivi(struct lsi_cache *cache, size_t n_tokens, ls_error *err)
 {
-    if (n_tokens > cache->length)
-        return lsi_fail(err, LS_E_INVAL, "cannot rewind to %zu tokens: the cache holds %zu", n_tokens,
-                        cache->length);
+    LSI_TRY(lsi_cache_check_rewind(cache, n_tokens, err));
     LSI_TRY(lsi_kivi_cut(lsi_kivi(cache), n_tokens, "the keys or values before them are quantised", err));
     cache->length = n_tokens;
     return LS_OK;
@@ -177,9 +173,7 @@ static ls_status tile(struct lsi_cache *cache, size_t n_tokens, ls_error *err)
 {
     if (n_tokens <= cache->length)
         return rewind_kivi(cache, n_tokens, err);
-    if (n_tokens > cache->shape.n_ctx)
-        return lsi_fail(err, LS_E_LIMIT, "%zu tokens do not fit the context of %zu", n_tokens,
-                        cache->shape.n_ctx);
+    LSI_TRY(lsi_cache_check_room(cache, n_tokens - cache->length, err));
     if (lsi_kivi(cache)->packed.layers[0].nv < LSI_KV_PAGE)
         return lsi_fail(err, LS_E_INVAL,
                         "repeating a kivi cache takes at least %zu tokens in it, it holds %zu",
@@ -203,10 +197,7 @@ ls_status lsi_kivi_tokens_state(struct lsi_kivi *c, struct lsi_cache_io *io, ls_
 static ls_status state(struct lsi_cache *cache, struct lsi_cache_io *io, ls_error *err)
 {
     LSI_TRY(io->bytes(io, &cache->length, sizeof cache->length, err));
-    if (cache->length > cache->shape.n_ctx)
-        return lsi_fail(err, LS_E_LIMIT,
-                        "the session holds %zu tokens, the context at most %zu: make it longer",
-                        cache->length, cache->shape.n_ctx);
+    LSI_TRY(lsi_cache_check_stored(cache, err));
     return lsi_kivi_tokens_state(lsi_kivi(cache), io, err);
 }
 

@@ -383,9 +383,7 @@ static void attend(struct lsi_cache *cache, struct lsi_exec *ex, size_t layer,
 static ls_status rewind_streaming(struct lsi_cache *cache, size_t n_tokens, ls_error *err)
 {
     struct lsi_streaming *c = streaming(cache);
-    if (n_tokens > cache->length)
-        return lsi_fail(err, LS_E_INVAL, "cannot rewind to %zu tokens: the cache holds %zu", n_tokens,
-                        cache->length);
+    LSI_TRY(lsi_cache_check_rewind(cache, n_tokens, err));
     LSI_TRY(c->storage->cut(c, n_tokens, err));
     cache->length = n_tokens;
     close_prompt(c);

@@ -233,10 +233,7 @@ ls_status lsi_kept_reserve(struct lsi_kept *c, size_t n_rows, bool own_all, ls_e
 {
     const struct lsi_cache *base = &c->base;
     const size_t L = base->shape.L;
-    size_t n_tokens;
-    if (!lsi_add_size(base->length, n_rows, &n_tokens) || n_tokens > base->shape.n_ctx)
-        return lsi_fail(err, LS_E_LIMIT, "%zu tokens do not fit the context of %zu", base->length + n_rows,
-                        base->shape.n_ctx);
+    LSI_TRY(lsi_cache_check_room(base, n_rows, err));
     bool ok = grow(c, n_rows);
     for (size_t l = 0; ok && l < L; l++) {
         struct lsi_kept_layer *layer = &c->layers[l];
@@ -795,10 +792,7 @@ ls_status lsi_kept_state(struct lsi_kept *c, struct lsi_cache_io *io, ls_error *
     LSI_TRY(io->bytes(io, &c->begin, sizeof c->begin, err));
     LSI_TRY(lsi_cache_io_values(io, base->policy, c->asked, c->asked, err));
     LSI_TRY(lsi_cache_io_values(io, base->policy, c->asked, base->spec.value, err));
-    if (base->length > base->shape.n_ctx)
-        return lsi_fail(err, LS_E_LIMIT,
-                        "the session holds %zu tokens, the context at most %zu: make it longer", base->length,
-                        base->shape.n_ctx);
+    LSI_TRY(lsi_cache_check_stored(base, err));
     LSI_TRY(lsi_cache_io_flag(io, &c->piece, err));
     if (io->reading && (c->turn > base->length || c->begin > base->length || !values_resolved(c)))
         return lsi_cache_damaged(io, err);
