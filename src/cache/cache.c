@@ -343,6 +343,24 @@ ls_status lsi_cache_check_rewind(const struct lsi_cache *cache, size_t n_tokens,
 
 /* ---- what is read ------------------------------------------------------------------------------ */
 
+struct lsi_attention lsi_cache_attention(const struct lsi_cache *cache, const struct lsi_cache_query *q,
+                                         const struct lsi_kv_view *kv, size_t slot0)
+{
+    return (struct lsi_attention){
+        .q = q->q,
+        .out = q->out,
+        .lse = q->lse,
+        .ldq = q->ldq,
+        .ldo = q->ldo,
+        .T = q->T,
+        .H = cache->shape.H,
+        .slot0 = slot0,
+        .window = q->window,
+        .scale = q->scale,
+        .kv = *kv,
+    };
+}
+
 void lsi_cache_read_slots(struct lsi_cache_reads *to, size_t H, const struct lsi_slots *slots,
                           const size_t *first, size_t n_sets, const struct lsi_cache_read_always *always)
 {

@@ -261,6 +261,10 @@ struct lsi_cache_read_always {
     size_t begin, end;
 };
 
+/** Attention of all rows of a query over the slots of a view up to their own, of which slot0 is the first. */
+struct lsi_attention lsi_cache_attention(const struct lsi_cache *cache, const struct lsi_cache_query *q,
+                                         const struct lsi_kv_view *kv, size_t slot0);
+
 /** What attention over chosen slots reads, of slots that are tokens. n_sets: H, or kv heads. */
 void lsi_cache_read_slots(struct lsi_cache_reads *to, size_t H, const struct lsi_slots *slots,
                           const size_t *first, size_t n_sets, const struct lsi_cache_read_always *always);

@@ -138,19 +138,8 @@ void lsi_full_append(struct lsi_cache *cache, struct lsi_exec *ex, size_t layer,
 struct lsi_attention lsi_full_attention(const struct lsi_cache *cache, size_t layer,
                                         const struct lsi_cache_query *q)
 {
-    return (struct lsi_attention){
-        .q = q->q,
-        .out = q->out,
-        .lse = q->lse,
-        .ldq = q->ldq,
-        .ldo = q->ldo,
-        .T = q->T,
-        .H = cache->shape.H,
-        .slot0 = cache->length,
-        .window = q->window,
-        .scale = q->scale,
-        .kv = lsi_full_view(cache, layer),
-    };
+    const struct lsi_kv_view kv = lsi_full_view(cache, layer);
+    return lsi_cache_attention(cache, q, &kv, cache->length);
 }
 
 void lsi_full_attend(struct lsi_cache *cache, struct lsi_exec *ex, size_t layer,

@@ -3,6 +3,7 @@
  * keep all tokens and differ in what a step reads embed it (cache_kivi.h).
  */
 #include "cache/cache_kivi.h"
+#include "cache/cache_full.h"
 
 struct lsi_kivi *lsi_kivi(struct lsi_cache *c)
 {
@@ -201,15 +202,6 @@ static ls_status state(struct lsi_cache *cache, struct lsi_cache_io *io, ls_erro
     return lsi_kivi_tokens_state(lsi_kivi(cache), io, err);
 }
 
-static size_t kept(const struct lsi_cache *cache, size_t layer, size_t g, int64_t *pos)
-{
-    (void)layer;
-    (void)g;
-    for (size_t i = 0; pos && i < cache->length; i++)
-        pos[i] = (int64_t)i;
-    return cache->length;
-}
-
 size_t lsi_kivi_bytes_seen(const struct lsi_cache *cache, size_t layer, size_t n)
 {
     const struct lsi_packed *s = &((const struct lsi_kivi *)cache)->packed;
@@ -241,5 +233,5 @@ const struct lsi_cache_policy lsi_cache_kivi = {
     .tile = tile,
     .fork = fork_kivi,
     .state = state,
-    .kept = kept,
+    .kept = lsi_full_kept,
 };

@@ -345,19 +345,8 @@ void lsi_kept_sums(struct lsi_kept *c, struct lsi_exec *ex, size_t layer, const 
 struct lsi_attention lsi_kept_attention(const struct lsi_kept *c, size_t layer,
                                         const struct lsi_cache_query *q)
 {
-    return (struct lsi_attention){
-        .q = q->q,
-        .out = q->out,
-        .lse = q->lse,
-        .ldq = q->ldq,
-        .ldo = q->ldo,
-        .T = q->T,
-        .H = c->base.shape.H,
-        .slot0 = c->layers[layer].n,
-        .window = q->window,
-        .scale = q->scale,
-        .kv = lsi_kept_view(c, layer),
-    };
+    const struct lsi_kv_view kv = lsi_kept_view(c, layer);
+    return lsi_cache_attention(&c->base, q, &kv, c->layers[layer].n);
 }
 
 void lsi_kept_commit(struct lsi_kept *c, size_t n_rows)

@@ -171,20 +171,14 @@ static void attend(struct lsi_streaming *c, struct lsi_exec *ex, size_t layer,
 {
     size_t token0;
     const struct lsi_kv_view kv = recent_view(c, layer, &token0);
-    const struct lsi_attention a = {
-        .q = q->q + sight->row * q->ldq,
-        .out = q->out + sight->row * q->ldo,
-        .lse = lse,
-        .ldq = q->ldq,
-        .ldo = q->ldo,
-        .T = sight->n_rows,
-        .H = c->base.shape.H,
-        .slot0 = c->base.length + sight->row - token0,
-        .s0 = sight->from > token0 ? sight->from - token0 : 0,
-        .window = sight->window,
-        .scale = q->scale,
-        .kv = kv,
-    };
+    const size_t slot0 = c->base.length + sight->row - token0;
+    struct lsi_attention a = lsi_cache_attention(&c->base, q, &kv, slot0);
+    a.q += sight->row * q->ldq;
+    a.out += sight->row * q->ldo;
+    a.lse = lse;
+    a.T = sight->n_rows;
+    a.s0 = sight->from > token0 ? sight->from - token0 : 0;
+    a.window = sight->window;
     lsi_op_attention(ex, &a);
 }
 
