@@ -53,6 +53,7 @@ static const char *const specs[] = {
     "streaming:sink=4,recent=128+kivi:bits=2,residual=32",
     "h2o:heavy=64,recent=64+kivi:bits=2,residual=32",
     "snapkv:budget=64,window=8+kivi:bits=4,residual=32",
+    "streaming:sink=4,recent=128,prompt=dense+kivi:bits=2,residual=32",
 };
 
 static ls_context *contexts[LSI_LEN(specs)]; /* made when they are first wanted */

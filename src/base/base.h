@@ -105,6 +105,12 @@ void *lsi_calloc(const ls_alloc *a, size_t n, size_t size);
 /** A larger (or smaller) block with min(old, new) bytes kept; the old block stays valid on failure. */
 void *lsi_realloc(const ls_alloc *a, void *ptr, size_t old_bytes, size_t new_bytes);
 
+/**
+ * An array of n elements that has room for one more: the array, where it is now, or NULL when there is no
+ * memory, and the array and *cap are as they were. The capacity doubles, beginning with `least`.
+ */
+void *lsi_grow(const ls_alloc *a, void *array, size_t n, size_t *cap, size_t least, size_t size);
+
 /** NUL-terminated copy of n bytes, released with lsi_free(a, p, n + 1). */
 char *lsi_strndup(const ls_alloc *a, const char *s, size_t n);
 

@@ -55,6 +55,19 @@ void *lsi_realloc(const ls_alloc *a, void *ptr, size_t old_bytes, size_t new_byt
     return p;
 }
 
+void *lsi_grow(const ls_alloc *a, void *array, size_t n, size_t *cap, size_t least, size_t size)
+{
+    size_t more, bytes;
+    if (n < *cap)
+        return array;
+    if (!lsi_mul_size(*cap, 2, &more) || !lsi_mul_size(lsi_max_size(more, least), size, &bytes))
+        return NULL;
+    void *p = lsi_realloc(a, array, *cap * size, bytes);
+    if (p)
+        *cap = bytes / size;
+    return p;
+}
+
 char *lsi_strndup(const ls_alloc *a, const char *s, size_t n)
 {
     if (n == SIZE_MAX)

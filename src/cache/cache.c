@@ -314,7 +314,52 @@ ls_status lsi_cache_io_values(struct lsi_cache_io *io, const struct lsi_cache_po
     return LS_OK;
 }
 
+/* ---- what cannot be --------------------------------------------------------------------------- */
+
+ls_status lsi_cache_check_room(const struct lsi_cache *cache, size_t n_rows, ls_error *err)
+{
+    size_t n_tokens;
+    if (lsi_add_size(cache->length, n_rows, &n_tokens) && n_tokens <= cache->shape.n_ctx)
+        return LS_OK;
+    return lsi_fail(err, LS_E_LIMIT, "%zu tokens do not fit the context of %zu", cache->length + n_rows,
+                    cache->shape.n_ctx);
+}
+
+ls_status lsi_cache_check_stored(const struct lsi_cache *cache, ls_error *err)
+{
+    if (cache->length <= cache->shape.n_ctx)
+        return LS_OK;
+    return lsi_fail(err, LS_E_LIMIT, "the session holds %zu tokens, the context at most %zu: make it longer",
+                    cache->length, cache->shape.n_ctx);
+}
+
+ls_status lsi_cache_check_rewind(const struct lsi_cache *cache, size_t n_tokens, ls_error *err)
+{
+    if (n_tokens <= cache->length)
+        return LS_OK;
+    return lsi_fail(err, LS_E_INVAL, "cannot rewind to %zu tokens: the cache holds %zu", n_tokens,
+                    cache->length);
+}
+
 /* ---- what is read ------------------------------------------------------------------------------ */
+
+struct lsi_attention lsi_cache_attention(const struct lsi_cache *cache, const struct lsi_cache_query *q,
+                                         const struct lsi_kv_view *kv, size_t slot0)
+{
+    return (struct lsi_attention){
+        .q = q->q,
+        .out = q->out,
+        .lse = q->lse,
+        .ldq = q->ldq,
+        .ldo = q->ldo,
+        .T = q->T,
+        .H = cache->shape.H,
+        .slot0 = slot0,
+        .window = q->window,
+        .scale = q->scale,
+        .kv = *kv,
+    };
+}
 
 void lsi_cache_read_slots(struct lsi_cache_reads *to, size_t H, const struct lsi_slots *slots,
                           const size_t *first, size_t n_sets, const struct lsi_cache_read_always *always)

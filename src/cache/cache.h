@@ -239,6 +239,15 @@ void lsi_cache_spec_name(const struct lsi_cache_spec *spec, char *out, size_t ca
 /** Index of a policy in the list that help and errors show; NULL beyond the last. */
 const struct lsi_cache_policy *lsi_cache_policy_at(size_t i);
 
+/* What every policy refuses in the same words. */
+
+/** LS_E_LIMIT unless n_rows more fit the context. */
+ls_status lsi_cache_check_room(const struct lsi_cache *cache, size_t n_rows, ls_error *err);
+/** LS_E_LIMIT unless the length, which has been read from a file, fits the context. */
+ls_status lsi_cache_check_stored(const struct lsi_cache *cache, ls_error *err);
+/** LS_E_INVAL when there are fewer tokens than those to go back to. */
+ls_status lsi_cache_check_rewind(const struct lsi_cache *cache, size_t n_tokens, ls_error *err);
+
 /** A value as a number of tokens: percentages are of n_prompt tokens, rounded down, at least 1. */
 static inline size_t lsi_cache_tokens(const struct lsi_cache_value *v, size_t n_prompt)
 {
@@ -251,6 +260,10 @@ static inline size_t lsi_cache_tokens(const struct lsi_cache_value *v, size_t n_
 struct lsi_cache_read_always {
     size_t begin, end;
 };
+
+/** Attention of all rows of a query over the slots of a view up to their own, of which slot0 is the first. */
+struct lsi_attention lsi_cache_attention(const struct lsi_cache *cache, const struct lsi_cache_query *q,
+                                         const struct lsi_kv_view *kv, size_t slot0);
 
 /** What attention over chosen slots reads, of slots that are tokens. n_sets: H, or kv heads. */
 void lsi_cache_read_slots(struct lsi_cache_reads *to, size_t H, const struct lsi_slots *slots,

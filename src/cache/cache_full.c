@@ -103,19 +103,10 @@ static ls_status fork_full(const struct lsi_cache *cache, struct lsi_cache **cop
     return LS_OK;
 }
 
-ls_status lsi_full_check_room(const struct lsi_cache *cache, size_t n_rows, ls_error *err)
-{
-    size_t n_tokens;
-    if (lsi_add_size(cache->length, n_rows, &n_tokens) && n_tokens <= cache->shape.n_ctx)
-        return LS_OK;
-    return lsi_fail(err, LS_E_LIMIT, "%zu tokens do not fit the context of %zu", cache->length + n_rows,
-                    cache->shape.n_ctx);
-}
-
 ls_status lsi_full_reserve(struct lsi_cache *cache, size_t n_rows, ls_error *err)
 {
     struct lsi_full *c = full(cache);
-    LSI_TRY(lsi_full_check_room(cache, n_rows, err));
+    LSI_TRY(lsi_cache_check_room(cache, n_rows, err));
     const size_t n_tokens = cache->length + n_rows, L = cache->shape.L;
     const size_t need = lsi_div_up(n_tokens, LSI_KV_PAGE);
     bool ok = lsi_kv_pages_grow(c->layers, L, need);
@@ -147,19 +138,8 @@ void lsi_full_append(struct lsi_cache *cache, struct lsi_exec *ex, size_t layer,
 struct lsi_attention lsi_full_attention(const struct lsi_cache *cache, size_t layer,
                                         const struct lsi_cache_query *q)
 {
-    return (struct lsi_attention){
-        .q = q->q,
-        .out = q->out,
-        .lse = q->lse,
-        .ldq = q->ldq,
-        .ldo = q->ldo,
-        .T = q->T,
-        .H = cache->shape.H,
-        .slot0 = cache->length,
-        .window = q->window,
-        .scale = q->scale,
-        .kv = lsi_full_view(cache, layer),
-    };
+    const struct lsi_kv_view kv = lsi_full_view(cache, layer);
+    return lsi_cache_attention(cache, q, &kv, cache->length);
 }
 
 void lsi_full_attend(struct lsi_cache *cache, struct lsi_exec *ex, size_t layer,
@@ -187,9 +167,7 @@ void lsi_full_commit(struct lsi_cache *cache, size_t n_rows)
 ls_status lsi_full_rewind(struct lsi_cache *cache, size_t n_tokens, ls_error *err)
 {
     struct lsi_full *c = full(cache);
-    if (n_tokens > cache->length)
-        return lsi_fail(err, LS_E_INVAL, "cannot rewind to %zu tokens: the cache holds %zu", n_tokens,
-                        cache->length);
+    LSI_TRY(lsi_cache_check_rewind(cache, n_tokens, err));
     cache->length = n_tokens;
     const size_t keep = lsi_div_up(n_tokens, LSI_KV_PAGE);
     for (size_t l = 0; l < cache->shape.L; l++)
@@ -223,10 +201,7 @@ ls_status lsi_full_state(struct lsi_cache *cache, struct lsi_cache_io *io, ls_er
 {
     struct lsi_full *c = full(cache);
     LSI_TRY(io->bytes(io, &cache->length, sizeof cache->length, err));
-    if (cache->length > cache->shape.n_ctx)
-        return lsi_fail(err, LS_E_LIMIT,
-                        "the session holds %zu tokens, the context at most %zu: make it longer",
-                        cache->length, cache->shape.n_ctx);
+    LSI_TRY(lsi_cache_check_stored(cache, err));
     for (size_t l = 0; l < cache->shape.L; l++)
         LSI_TRY(io->pages(io, &c->layers[l], lsi_div_up(cache->length, LSI_KV_PAGE), err));
     return LS_OK;

@@ -25,8 +25,6 @@ struct lsi_kv_view lsi_full_view(const struct lsi_cache *cache, size_t layer);
 /** Attention of the query's rows over everything before them. */
 struct lsi_attention lsi_full_attention(const struct lsi_cache *cache, size_t layer,
                                         const struct lsi_cache_query *q);
-/** An error unless n_rows more fit the context. */
-ls_status lsi_full_check_room(const struct lsi_cache *cache, size_t n_rows, ls_error *err);
 
 size_t lsi_full_plan(const struct lsi_cache_shape *shape, const struct lsi_cache_spec *spec, size_t n_tokens);
 void lsi_full_free(struct lsi_cache *cache);

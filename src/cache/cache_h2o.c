@@ -440,9 +440,7 @@ static ls_status rewind_h2o(struct lsi_cache *cache, size_t n_tokens, ls_error *
     struct cache_h2o *c = h2o(cache);
     struct lsi_kept *k = &c->kept;
     const size_t length = cache->length;
-    if (n_tokens > length)
-        return lsi_fail(err, LS_E_INVAL, "cannot rewind to %zu tokens: the cache holds %zu", n_tokens,
-                        length);
+    LSI_TRY(lsi_cache_check_rewind(cache, n_tokens, err));
     if (n_tokens == length)
         return LS_OK;
     if (n_tokens == 0) {

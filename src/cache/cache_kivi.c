@@ -3,6 +3,7 @@
  * keep all tokens and differ in what a step reads embed it (cache_kivi.h).
  */
 #include "cache/cache_kivi.h"
+#include "cache/cache_full.h"
 
 struct lsi_kivi *lsi_kivi(struct lsi_cache *c)
 {
@@ -99,7 +100,7 @@ static ls_status fork_kivi(const struct lsi_cache *cache, struct lsi_cache **cop
 
 /* ---- rows ------------------------------------------------------------------------------------ */
 
-static enum lsi_packed_rows kind_of(const struct lsi_kivi *c, size_t n_rows)
+enum lsi_packed_rows lsi_kivi_rows(const struct lsi_kivi *c, size_t n_rows)
 {
     return lsi_packed_kind(c->settled < c->base.length, c->base.n_prompt, n_rows);
 }
@@ -107,12 +108,10 @@ static enum lsi_packed_rows kind_of(const struct lsi_kivi *c, size_t n_rows)
 static ls_status reserve(struct lsi_cache *cache, size_t n_rows, ls_error *err)
 {
     struct lsi_kivi *c = lsi_kivi(cache);
-    size_t n_tokens;
-    if (!lsi_add_size(cache->length, n_rows, &n_tokens) || n_tokens > cache->shape.n_ctx)
-        return lsi_fail(err, LS_E_LIMIT, "%zu tokens do not fit the context of %zu", cache->length + n_rows,
-                        cache->shape.n_ctx);
-    if (!lsi_packed_reserve(&c->packed, kind_of(c, n_rows), n_rows))
-        return lsi_fail(err, LS_E_NOMEM, "out of memory for the KV cache of %zu tokens", n_tokens);
+    LSI_TRY(lsi_cache_check_room(cache, n_rows, err));
+    if (!lsi_packed_reserve(&c->packed, lsi_kivi_rows(c, n_rows), n_rows))
+        return lsi_fail(err, LS_E_NOMEM, "out of memory for the KV cache of %zu tokens",
+                        cache->length + n_rows);
     return LS_OK;
 }
 
@@ -120,7 +119,7 @@ static void append(struct lsi_cache *cache, struct lsi_exec *ex, size_t layer, c
                    const float *v, size_t ldv, size_t n_rows)
 {
     struct lsi_kivi *c = lsi_kivi(cache);
-    lsi_packed_append(&c->packed, ex, layer, kind_of(c, n_rows), k, ldk, v, ldv, n_rows);
+    lsi_packed_append(&c->packed, ex, layer, lsi_kivi_rows(c, n_rows), k, ldk, v, ldv, n_rows);
 }
 
 static void attend(struct lsi_cache *cache, struct lsi_exec *ex, size_t layer,
@@ -133,7 +132,7 @@ static void attend(struct lsi_cache *cache, struct lsi_exec *ex, size_t layer,
 static void commit(struct lsi_cache *cache, size_t n_rows)
 {
     struct lsi_kivi *c = lsi_kivi(cache);
-    if (kind_of(c, n_rows) == LSI_PACKED_STEP)
+    if (lsi_kivi_rows(c, n_rows) == LSI_PACKED_STEP)
         c->settled++;
     cache->length += n_rows;
     lsi_packed_commit(&c->packed, n_rows);
@@ -147,22 +146,22 @@ static void settle(struct lsi_cache *cache, struct lsi_exec *ex)
 
 /* ---- the rest of the seam ----------------------------------------------------------------------- */
 
-static ls_status rewind_kivi(struct lsi_cache *cache, size_t n_tokens, ls_error *err)
+ls_status lsi_kivi_cut(struct lsi_kivi *c, size_t n_tokens, const char *why, ls_error *err)
 {
-    struct lsi_kivi *c = lsi_kivi(cache);
     const size_t least = lsi_packed_least(&c->packed);
-    if (n_tokens > cache->length)
-        return lsi_fail(err, LS_E_INVAL, "cannot rewind to %zu tokens: the cache holds %zu", n_tokens,
-                        cache->length);
     if (n_tokens > 0 && n_tokens < least)
-        return lsi_fail(
-            err, LS_E_UNSUPPORTED,
-            "cannot rewind to %zu tokens: the keys or values before them are quantised; to %zu or "
-            "more, or to 0",
-            n_tokens, least);
-    cache->length = n_tokens;
+        return lsi_fail(err, LS_E_UNSUPPORTED, "cannot rewind to %zu tokens: %s; to %zu or more, or to 0",
+                        n_tokens, why, least);
     c->settled = lsi_min_size(c->settled, n_tokens);
     lsi_packed_cut(&c->packed, n_tokens);
+    return LS_OK;
+}
+
+static ls_status rewind_kivi(struct lsi_cache *cache, size_t n_tokens, ls_error *err)
+{
+    LSI_TRY(lsi_cache_check_rewind(cache, n_tokens, err));
+    LSI_TRY(lsi_kivi_cut(lsi_kivi(cache), n_tokens, "the keys or values before them are quantised", err));
+    cache->length = n_tokens;
     return LS_OK;
 }
 
@@ -175,9 +174,7 @@ static ls_status tile(struct lsi_cache *cache, size_t n_tokens, ls_error *err)
 {
     if (n_tokens <= cache->length)
         return rewind_kivi(cache, n_tokens, err);
-    if (n_tokens > cache->shape.n_ctx)
-        return lsi_fail(err, LS_E_LIMIT, "%zu tokens do not fit the context of %zu", n_tokens,
-                        cache->shape.n_ctx);
+    LSI_TRY(lsi_cache_check_room(cache, n_tokens - cache->length, err));
     if (lsi_kivi(cache)->packed.layers[0].nv < LSI_KV_PAGE)
         return lsi_fail(err, LS_E_INVAL,
                         "repeating a kivi cache takes at least %zu tokens in it, it holds %zu",
@@ -187,29 +184,22 @@ static ls_status tile(struct lsi_cache *cache, size_t n_tokens, ls_error *err)
     return LS_OK;
 }
 
-static ls_status state(struct lsi_cache *cache, struct lsi_cache_io *io, ls_error *err)
+ls_status lsi_kivi_tokens_state(struct lsi_kivi *c, struct lsi_cache_io *io, ls_error *err)
 {
-    struct lsi_kivi *c = lsi_kivi(cache);
-    LSI_TRY(io->bytes(io, &cache->length, sizeof cache->length, err));
-    if (cache->length > cache->shape.n_ctx)
-        return lsi_fail(err, LS_E_LIMIT,
-                        "the session holds %zu tokens, the context at most %zu: make it longer",
-                        cache->length, cache->shape.n_ctx);
-    c->settled = cache->length;
-    LSI_TRY(lsi_packed_state(&c->packed, cache->length, io, err));
-    for (size_t l = 0; l < cache->shape.L; l++)
-        if (c->packed.layers[l].n != cache->length)
+    if (io->reading)
+        c->settled = c->base.length;
+    LSI_TRY(lsi_packed_state(&c->packed, c->base.length, io, err));
+    for (size_t l = 0; l < c->base.shape.L; l++)
+        if (c->packed.layers[l].n != c->base.length)
             return lsi_cache_damaged(io, err);
     return LS_OK;
 }
 
-static size_t kept(const struct lsi_cache *cache, size_t layer, size_t g, int64_t *pos)
+static ls_status state(struct lsi_cache *cache, struct lsi_cache_io *io, ls_error *err)
 {
-    (void)layer;
-    (void)g;
-    for (size_t i = 0; pos && i < cache->length; i++)
-        pos[i] = (int64_t)i;
-    return cache->length;
+    LSI_TRY(io->bytes(io, &cache->length, sizeof cache->length, err));
+    LSI_TRY(lsi_cache_check_stored(cache, err));
+    return lsi_kivi_tokens_state(lsi_kivi(cache), io, err);
 }
 
 size_t lsi_kivi_bytes_seen(const struct lsi_cache *cache, size_t layer, size_t n)
@@ -243,5 +233,5 @@ const struct lsi_cache_policy lsi_cache_kivi = {
     .tile = tile,
     .fork = fork_kivi,
     .state = state,
-    .kept = kept,
+    .kept = lsi_full_kept,
 };

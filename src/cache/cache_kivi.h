@@ -21,6 +21,12 @@ ls_status lsi_kivi_create(struct lsi_kivi **c, size_t bytes, const struct lsi_ca
                           const ls_alloc *alloc, ls_error *err);
 /** A copy with shared pages; what embeds it is zero. */
 ls_status lsi_kivi_copy(const struct lsi_kivi *from, struct lsi_kivi **copy, ls_error *err);
+/** What n_rows more rows are to the storage. */
+enum lsi_packed_rows lsi_kivi_rows(const struct lsi_kivi *c, size_t n_rows);
+/** The first n_tokens (<= length) of what is stored stay; an error says `why` not, and from where on. */
+ls_status lsi_kivi_cut(struct lsi_kivi *c, size_t n_tokens, const char *why, ls_error *err);
+/** State of the storage of `length` tokens. */
+ls_status lsi_kivi_tokens_state(struct lsi_kivi *c, struct lsi_cache_io *io, ls_error *err);
 /** Bytes of keys and values that a row sees in a layer, if it reads at most n of the tokens. */
 size_t lsi_kivi_bytes_seen(const struct lsi_cache *cache, size_t layer, size_t n);
 

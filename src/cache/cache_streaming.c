@@ -12,19 +12,10 @@
  * whose two results are merged by their log-sum-exp. Up to t = S + R the two positions are the same, and the
  * row is attended as in a full cache.
  *
- * Tokens lie in pages by their place in the text. Pages with sinks stay; of the others as many are kept as
- * the window and a block of rows touch, and the oldest becomes the newest:
- *
- *     table      [ sinks | p | p + 1 | ... | p + n ]       p = `first`
- *     next page  [ sinks | p + 1 | ... | p + n | p + n + 1 ]
- *
- * so that slots which follow each other hold tokens which do.
- *
- * Over packed storage (packed.h) the sinks stay exact, the recent tokens are packed but for the last ones,
- * and blocks of them expire whole: `recent` is rounded up to a block. A prompt sees its window exactly.
+ * Where the tokens lie is a storage's business (cache_streaming.h). Over packed storage `recent` is rounded
+ * up to a block of tokens that share their scales; a prompt sees its window exactly.
  */
-#include "cache/cache.h"
-#include "cache/packed.h"
+#include "cache/cache_streaming.h"
 
 #include <string.h>
 
@@ -50,35 +41,22 @@ static const struct lsi_cache_key keys[] = {
                false, "no|yes" },
 };
 
-struct cache_streaming {
-    struct lsi_cache base;
-    struct lsi_page_pool *pool;    /* NULL: storage is packed */
-    struct lsi_kv_pages *layers;   /* [L], of equal length: pages with sinks, then the ring */
-    struct lsi_packed packed;      /* instead of these */
-    size_t settled;                /* packed: tokens before the prompt that is being appended */
-    struct lsi_cache_value recent; /* as it was asked for; base.spec has the number */
-    size_t S, R;                   /* sinks; recent tokens besides the newest */
-    size_t first;                  /* place in the text of the ring's first page */
-    size_t start;                  /* of the open prompt */
-    bool open;                     /* a prompt is being read at once */
-};
-
-static struct cache_streaming *streaming(struct lsi_cache *c)
+static struct lsi_streaming *streaming(struct lsi_cache *c)
 {
-    return (struct cache_streaming *)c;
+    return (struct lsi_streaming *)c;
 }
 
-static const struct cache_streaming *streaming_const(const struct lsi_cache *c)
+static const struct lsi_streaming *streaming_const(const struct lsi_cache *c)
 {
-    return (const struct cache_streaming *)c;
+    return (const struct lsi_streaming *)c;
+}
+
+static const struct lsi_streaming_storage *storage_of(const struct lsi_cache_spec *spec)
+{
+    return spec->storage ? &lsi_streaming_packed : &lsi_streaming_ring;
 }
 
 /* ---- sizes ------------------------------------------------------------------------------ */
-
-static bool is_packed(const struct cache_streaming *c)
-{
-    return c->base.spec.storage != NULL;
-}
 
 static size_t recent_tokens(const struct lsi_cache_spec *spec, size_t n_prompt)
 {
@@ -87,7 +65,7 @@ static size_t recent_tokens(const struct lsi_cache_spec *spec, size_t n_prompt)
     return spec->storage ? lsi_round_up(n, lsi_packing_of(spec).group) : n;
 }
 
-/* How the storage is packed: sinks and window are the policy's. */
+/* What the storage is told: sinks and window are the policy's. */
 static struct lsi_packing packing(const struct lsi_cache_spec *spec, size_t R)
 {
     struct lsi_packing how = lsi_packing_of(spec);
@@ -97,16 +75,11 @@ static struct lsi_packing packing(const struct lsi_cache_spec *spec, size_t R)
     return how;
 }
 
-/* The most positions that the model can tell apart. */
-static size_t position_limit(const struct lsi_cache_shape *shape)
-{
-    return lsi_max_size(shape->n_ctx, shape->n_trained);
-}
-
 static ls_status check_window(const struct lsi_cache_shape *shape, const struct lsi_cache_spec *spec,
                               size_t S, size_t R, ls_error *err)
 {
-    const size_t limit = position_limit(shape), residual = spec->storage ? lsi_packing_of(spec).R : 0;
+    const size_t limit = lsi_streaming_positions(shape),
+                 residual = spec->storage ? lsi_packing_of(spec).R : 0;
     if (spec->storage && R <= residual)
         return lsi_fail(
             err, LS_E_INVAL,
@@ -144,168 +117,75 @@ static ls_status check(const struct lsi_cache_spec *spec, const struct lsi_cache
     return check_window(shape, spec, S, recent_tokens(spec, 0), err);
 }
 
-static size_t sink_pages(size_t S)
+static size_t plan_prompt(const struct lsi_cache_shape *shape, const struct lsi_cache_spec *spec,
+                          size_t n_tokens, size_t n_prompt)
 {
-    return lsi_div_up(S, LSI_KV_PAGE);
-}
-
-/* Pages that n consecutive tokens touch at most. */
-static size_t pages_of(size_t n)
-{
-    return lsi_div_up(n - 1, LSI_KV_PAGE) + 1;
-}
-
-/* Pages of a layer when the window slides. */
-static size_t most_pages(const struct lsi_cache_shape *shape, size_t S, size_t R)
-{
-    return sink_pages(S) + pages_of(R + lsi_max_size(shape->n_rows, 1));
+    const size_t prompt = lsi_min_size(n_prompt > 0 ? n_prompt : n_tokens, shape->n_ctx);
+    const struct lsi_packing how = packing(spec, recent_tokens(spec, prompt));
+    return storage_of(spec)->plan(shape, &how, n_tokens, n_prompt);
 }
 
 static size_t plan(const struct lsi_cache_shape *shape, const struct lsi_cache_spec *spec, size_t n_tokens)
 {
-    const size_t S = (size_t)spec->value[SINK].n;
-    const size_t R = recent_tokens(spec, lsi_min_size(n_tokens, shape->n_ctx));
-    const struct lsi_packing how = packing(spec, R);
-    if (spec->storage)
-        return lsi_packed_plan(shape, &how, n_tokens, 0);
-    size_t most = most_pages(shape, S, R), total;
-    if (spec->value[PROMPT].n == PROMPT_DENSE)
-        most = lsi_max_size(most, sink_pages(S) + pages_of(R + position_limit(shape)));
-    const size_t pages = lsi_min_size(lsi_div_up(n_tokens, LSI_KV_PAGE), most);
-    if (!lsi_mul_size(pages * shape->L, lsi_kv_page_bytes(spec->format, shape->G, shape->D), &total))
-        return SIZE_MAX;
-    return total;
+    return plan_prompt(shape, spec, n_tokens, 0);
 }
 
-static size_t plan_prompt(const struct lsi_cache_shape *shape, const struct lsi_cache_spec *spec,
-                          size_t n_tokens, size_t n_prompt)
-{
-    const struct lsi_packing how = packing(spec, recent_tokens(spec, lsi_min_size(n_prompt, shape->n_ctx)));
-    return spec->storage ? lsi_packed_plan(shape, &how, n_tokens, n_prompt) : plan(shape, spec, n_tokens);
-}
-
-/* ---- creation ----------------------------------------------------------------------------- */
+/* ---- life --------------------------------------------------------------------------------- */
 
 static void free_streaming(struct lsi_cache *cache)
 {
-    struct cache_streaming *c = streaming(cache);
-    if (!c)
-        return;
-    for (size_t l = 0; c->layers && l < cache->shape.L; l++)
-        lsi_kv_pages_cut(&c->layers[l], 0);
-    lsi_free(cache->alloc, c->layers, cache->shape.L * sizeof *c->layers);
-    lsi_page_pool_unref(c->pool);
-    if (c->packed.layers)
-        lsi_packed_free(&c->packed);
-    lsi_free(cache->alloc, c, sizeof *c);
-}
-
-/* An empty cache over a pool (a reference of it becomes the cache's), or NULL. */
-static struct cache_streaming *make(const struct lsi_cache *like, struct lsi_page_pool *pool)
-{
-    struct cache_streaming *c = lsi_calloc(like->alloc, 1, sizeof *c);
-    if (!c) {
-        lsi_page_pool_unref(pool);
-        return NULL;
-    }
-    c->base = *like;
-    c->base.length = 0;
-    c->pool = pool;
-    c->recent = like->spec.value[RECENT];
-    c->S = (size_t)like->spec.value[SINK].n;
-    c->R = recent_tokens(&like->spec, 1);
-    c->first = sink_pages(c->S);
-    if (!pool)
-        return c;
-    c->layers = lsi_calloc(like->alloc, like->shape.L, sizeof *c->layers);
-    if (!c->layers) {
-        free_streaming(&c->base);
-        return NULL;
-    }
-    for (size_t l = 0; l < like->shape.L; l++)
-        lsi_kv_pages_init(&c->layers[l], pool);
-    return c;
+    if (cache)
+        streaming(cache)->storage->owner->free(cache);
 }
 
 static ls_status create(struct lsi_cache **cache, const struct lsi_cache_shape *shape,
                         const struct lsi_cache_spec *spec, const ls_alloc *alloc, ls_error *err)
 {
-    const struct lsi_cache like = {
-        .policy = &lsi_cache_streaming, .shape = *shape, .spec = *spec, .alloc = alloc
-    };
-    struct lsi_page_pool *pool = NULL;
-    if (!spec->storage)
-        LSI_TRY(lsi_page_pool_create(&pool, lsi_kv_page_bytes(spec->format, shape->G, shape->D), shape->L,
-                                     alloc, err));
-    struct cache_streaming *c = make(&like, pool);
-    if (!c)
-        return lsi_fail(err, LS_E_NOMEM, "out of memory for the KV cache");
-    const struct lsi_packing how = packing(spec, c->R);
-    const ls_status st = spec->storage ? lsi_packed_create(&c->packed, shape, &how, alloc, err) : LS_OK;
-    if (st != LS_OK)
-        free_streaming(&c->base);
-    else
-        *cache = &c->base;
-    return st;
+    const size_t R = recent_tokens(spec, 1);
+    const struct lsi_packing how = packing(spec, R);
+    struct lsi_streaming *c;
+    LSI_TRY(storage_of(spec)->create(&c, shape, spec, &how, alloc, err));
+    c->storage = storage_of(spec);
+    c->recent = spec->value[RECENT];
+    c->S = how.sinks;
+    c->R = R;
+    c->first = lsi_streaming_sink_pages(c->S);
+    *cache = &c->base;
+    return LS_OK;
 }
 
-/* ---- the ring ------------------------------------------------------------------------------- */
-
-/* The ring's pages follow those of the sinks in the text as well: nothing has been dropped. */
-static bool contiguous(const struct cache_streaming *c)
+static ls_status fork_streaming(const struct lsi_cache *cache, struct lsi_cache **copy, ls_error *err)
 {
-    return c->first == sink_pages(c->S);
+    const struct lsi_streaming *from = streaming_const(cache);
+    struct lsi_streaming *c;
+    LSI_TRY(from->storage->copy(from, &c, err));
+    c->storage = from->storage;
+    c->recent = from->recent;
+    c->S = from->S;
+    c->R = from->R;
+    c->first = from->first;
+    c->start = from->start;
+    c->open = from->open;
+    *copy = &c->base;
+    return LS_OK;
 }
 
-/* Index in the tables of a page of the text. */
-static size_t index_of(const struct cache_streaming *c, size_t page)
-{
-    return contiguous(c) ? page : sink_pages(c->S) + page - c->first;
-}
-
-/* The oldest token besides the sinks that rows to come may see. */
-static size_t oldest_seen(const struct cache_streaming *c)
-{
-    const size_t from = c->open ? c->start : c->base.length;
-    return from > c->R ? from - c->R : 0;
-}
-
-/* Pages at the beginning of the ring that nobody will see. */
-static size_t spent_pages(const struct cache_streaming *c)
-{
-    const size_t page = oldest_seen(c) / LSI_KV_PAGE;
-    return page > c->first ? lsi_min_size(page - c->first, c->layers[0].n - sink_pages(c->S)) : 0;
-}
-
-/* The oldest n pages of the ring become the newest. */
-static void turn(struct cache_streaming *c, size_t n)
-{
-    for (size_t l = 0; l < c->base.shape.L; l++) {
-        void **ring = c->layers[l].page + sink_pages(c->S);
-        const size_t last = c->layers[l].n - sink_pages(c->S) - 1;
-        for (size_t i = 0; i < n; i++) {
-            void *oldest = ring[0];
-            memmove(ring, ring + 1, last * sizeof *ring);
-            ring[last] = oldest;
-        }
-    }
-    c->first += n;
-}
+/* ---- rows --------------------------------------------------------------------------------- */
 
 /* Sizes that are shares of the first prompt are known when it comes. */
-static ls_status begin(struct cache_streaming *c, ls_error *err)
+static ls_status begin(struct lsi_streaming *c, ls_error *err)
 {
     const size_t n = lsi_cache_tokens(&c->recent, lsi_max_size(c->base.n_prompt, 1));
     c->base.spec.value[RECENT] = (struct lsi_cache_value){ .n = (int64_t)n, .percent = -1 };
     c->R = recent_tokens(&c->base.spec, 0);
-    c->packed.how.window = c->R;
     return check_window(&c->base.shape, &c->base.spec, c->S, c->R, err);
 }
 
 /* A prompt that is read at once has a position for each of its tokens. */
-static ls_status open_prompt(struct cache_streaming *c, ls_error *err)
+static ls_status open_prompt(struct lsi_streaming *c, ls_error *err)
 {
-    const size_t cached = lsi_min_size(c->base.length, c->S + c->R), limit = position_limit(&c->base.shape);
+    const size_t cached = lsi_min_size(c->base.length, c->S + c->R),
+                 limit = lsi_streaming_positions(&c->base.shape);
     if (c->base.n_prompt > limit - lsi_min_size(limit, cached))
         return lsi_fail(
             err, LS_E_LIMIT,
@@ -314,133 +194,57 @@ static ls_status open_prompt(struct cache_streaming *c, ls_error *err)
             c->base.n_prompt, cached, limit);
     c->open = true;
     c->start = c->base.length;
-    c->packed.start = c->start;
     return LS_OK;
-}
-
-static enum lsi_packed_rows kind_of(const struct cache_streaming *c, size_t n_rows)
-{
-    return lsi_packed_kind(c->settled < c->base.length, c->base.n_prompt, n_rows);
 }
 
 static ls_status reserve(struct lsi_cache *cache, size_t n_rows, ls_error *err)
 {
-    struct cache_streaming *c = streaming(cache);
+    struct lsi_streaming *c = streaming(cache);
     if (cache->length == 0)
         LSI_TRY(begin(c, err));
     if (cache->n_prompt > 0 && !c->open && cache->spec.value[PROMPT].n == PROMPT_DENSE)
         LSI_TRY(open_prompt(c, err));
-    if (is_packed(c))
-        return lsi_packed_reserve(&c->packed, kind_of(c, n_rows), n_rows)
-                   ? LS_OK
-                   : lsi_fail(err, LS_E_NOMEM, "out of memory for the KV cache of %zu recent tokens", c->R);
-
-    const size_t L = cache->shape.L, n = c->layers[0].n;
-    const size_t end = lsi_div_up(cache->length + n_rows, LSI_KV_PAGE);
-    const size_t held = c->first + n - sink_pages(c->S), more = end > held ? end - held : 0;
-    const size_t most = most_pages(&cache->shape, c->S, c->R);
-    const size_t reused = n + more > most ? lsi_min_size(n + more - most, spent_pages(c)) : 0;
-    bool ok = lsi_kv_pages_grow(c->layers, L, n + more - reused);
-    if (ok && reused > 0)
-        turn(c, reused);
-    for (size_t l = 0; ok && l < L; l++)
-        ok = lsi_kv_pages_own(&c->layers[l], index_of(c, cache->length / LSI_KV_PAGE), index_of(c, end));
-    if (!ok)
+    if (!c->storage->reserve(c, n_rows))
         return lsi_fail(err, LS_E_NOMEM, "out of memory for the KV cache of %zu recent tokens", c->R);
     return LS_OK;
-}
-
-static void commit(struct lsi_cache *cache, size_t n_rows)
-{
-    struct cache_streaming *c = streaming(cache);
-    if (is_packed(c)) {
-        c->settled += kind_of(c, n_rows) == LSI_PACKED_STEP ? 1 : 0;
-        lsi_packed_commit(&c->packed, n_rows);
-    }
-    cache->length += n_rows;
-}
-
-/* Pages that only a prompt read at once has needed go. */
-static void settle(struct lsi_cache *cache, struct lsi_exec *ex)
-{
-    struct cache_streaming *c = streaming(cache);
-    const bool open = c->open;
-    c->open = false;
-    c->start = 0;
-    if (is_packed(c)) {
-        lsi_packed_settle(&c->packed, ex);
-        c->settled = cache->length;
-    }
-    if (!open || is_packed(c))
-        return;
-    const size_t n = c->layers[0].n, most = most_pages(&cache->shape, c->S, c->R);
-    const size_t spent = n > most ? lsi_min_size(n - most, spent_pages(c)) : 0;
-    turn(c, spent);
-    for (size_t l = 0; l < cache->shape.L; l++)
-        lsi_kv_pages_cut(&c->layers[l], n - spent);
-}
-
-/* ---- attention -------------------------------------------------------------------------------- */
-
-static struct lsi_kv_view view(const struct cache_streaming *c, size_t layer, size_t first_page)
-{
-    return (struct lsi_kv_view){
-        .format = c->base.spec.format,
-        .G = c->base.shape.G,
-        .D = c->base.shape.D,
-        .pages = c->layers[layer].page + first_page,
-    };
-}
-
-/* The pages whose tokens follow each other up to the newest; *token0 is the first of them. */
-static struct lsi_kv_view recent_view(const struct cache_streaming *c, size_t layer, size_t *token0)
-{
-    *token0 = contiguous(c) ? 0 : c->first * LSI_KV_PAGE;
-    return view(c, layer, contiguous(c) ? 0 : sink_pages(c->S));
 }
 
 static void append(struct lsi_cache *cache, struct lsi_exec *ex, size_t layer, const float *k, size_t ldk,
                    const float *v, size_t ldv, size_t n_rows)
 {
-    struct cache_streaming *c = streaming(cache);
-    size_t token0;
-    if (is_packed(c)) {
-        lsi_packed_append(&c->packed, ex, layer, kind_of(c, n_rows), k, ldk, v, ldv, n_rows);
-        return;
-    }
-    const struct lsi_kv_view kv = recent_view(c, layer, &token0);
-    lsi_op_kv_store(ex, &kv, cache->length - token0, k, ldk, v, ldv, n_rows);
+    struct lsi_streaming *c = streaming(cache);
+    c->storage->append(c, ex, layer, k, ldk, v, ldv, n_rows);
 }
 
+static void commit(struct lsi_cache *cache, size_t n_rows)
+{
+    streaming(cache)->storage->owner->commit(cache, n_rows);
+}
+
+static void close_prompt(struct lsi_streaming *c)
+{
+    c->open = false;
+    c->start = 0;
+}
+
+static void settle(struct lsi_cache *cache, struct lsi_exec *ex)
+{
+    struct lsi_streaming *c = streaming(cache);
+    close_prompt(c);
+    c->storage->settle(c, ex);
+}
+
+/* ---- attention -------------------------------------------------------------------------------- */
+
 /* Rows row .. row + n - 1 of a query see tokens from `from` on, at most `window` of them (0: all). */
-static void attend_recent(struct cache_streaming *c, struct lsi_exec *ex, size_t layer,
+static void attend_recent(struct lsi_streaming *c, struct lsi_exec *ex, size_t layer,
                           const struct lsi_cache_query *q, size_t row, size_t n, size_t from, size_t window,
                           float *lse)
 {
     const struct lsi_packed_sight sight = {
         .row = row, .n_rows = n, .from = from, .window = window, .sinks = from == 0
     };
-    size_t token0;
-    if (is_packed(c)) {
-        lsi_packed_attend(&c->packed, ex, layer, q, &sight, lse);
-        return;
-    }
-    const struct lsi_kv_view kv = recent_view(c, layer, &token0);
-    const struct lsi_attention a = {
-        .q = q->q + row * q->ldq,
-        .out = q->out + row * q->ldo,
-        .lse = lse,
-        .ldq = q->ldq,
-        .ldo = q->ldo,
-        .T = n,
-        .H = c->base.shape.H,
-        .slot0 = c->base.length + row - token0,
-        .s0 = from > token0 ? from - token0 : 0,
-        .window = window,
-        .scale = q->scale,
-        .kv = kv,
-    };
-    lsi_op_attention(ex, &a);
+    c->storage->attend(c, ex, layer, q, &sight, lse);
 }
 
 /* What attention to the sinks takes besides the scratch of the operations, which lies before it. */
@@ -486,8 +290,8 @@ static struct sink_rows take_sink_rows(const struct lsi_exec *ex, const struct l
 }
 
 /* The rows' queries at their positions in the cache. */
-static void turn_queries(const struct cache_streaming *c, struct lsi_exec *ex,
-                         const struct lsi_cache_query *q, size_t row, size_t n, const struct sink_rows *s)
+static void turn_queries(const struct lsi_streaming *c, struct lsi_exec *ex, const struct lsi_cache_query *q,
+                         size_t row, size_t n, const struct sink_rows *s)
 {
     const struct lsi_cache_shape *shape = &c->base.shape;
     const size_t n_cols = shape->H * shape->D;
@@ -504,7 +308,7 @@ static void turn_queries(const struct cache_streaming *c, struct lsi_exec *ex,
     lsi_op_rope_at(ex, s->q, n, shape->H, shape->D, n_cols, &rope, s->offset);
 }
 
-static void attend_sinks(struct cache_streaming *c, struct lsi_exec *ex, size_t layer,
+static void attend_sinks(struct lsi_streaming *c, struct lsi_exec *ex, size_t layer,
                          const struct lsi_cache_query *q, size_t n, const struct sink_rows *s)
 {
     const struct lsi_cache_shape *shape = &c->base.shape;
@@ -519,19 +323,19 @@ static void attend_sinks(struct cache_streaming *c, struct lsi_exec *ex, size_t 
         .slot0 = c->S - 1,
         .end = c->S,
         .scale = q->scale,
-        .kv = is_packed(c) ? lsi_packed_tail(&c->packed, layer) : view(c, layer, 0),
+        .kv = c->storage->sinks(c, layer),
     };
     lsi_op_attention(ex, &a);
 }
 
 /* Whether a layer that sees `window` tokens reaches the sinks, over the positions of the cache. */
-static bool sees_sinks(const struct cache_streaming *c, size_t window)
+static bool sees_sinks(const struct lsi_streaming *c, size_t window)
 {
     return c->S > 0 && (window == 0 || (window > c->S + c->R && !c->open));
 }
 
 /* Rows from `row` on, between whose sinks and recent tokens something has been dropped. */
-static void attend_parts(struct cache_streaming *c, struct lsi_exec *ex, size_t layer,
+static void attend_parts(struct lsi_streaming *c, struct lsi_exec *ex, size_t layer,
                          const struct lsi_cache_query *q, size_t row)
 {
     const struct lsi_cache_shape *shape = &c->base.shape;
@@ -555,7 +359,7 @@ static void attend_parts(struct cache_streaming *c, struct lsi_exec *ex, size_t 
 }
 
 /* How many of the T rows see everything before them. */
-static size_t whole_rows(const struct cache_streaming *c, size_t T)
+static size_t whole_rows(const struct lsi_streaming *c, size_t T)
 {
     const size_t most = c->S + c->R;
     if (c->open)
@@ -566,7 +370,7 @@ static size_t whole_rows(const struct cache_streaming *c, size_t T)
 static void attend(struct lsi_cache *cache, struct lsi_exec *ex, size_t layer,
                    const struct lsi_cache_query *q)
 {
-    struct cache_streaming *c = streaming(cache);
+    struct lsi_streaming *c = streaming(cache);
     const size_t whole = whole_rows(c, q->T);
     if (whole > 0)
         attend_recent(c, ex, layer, q, 0, whole, 0, q->window, q->lse);
@@ -576,79 +380,25 @@ static void attend(struct lsi_cache *cache, struct lsi_exec *ex, size_t layer,
 
 /* ---- going back --------------------------------------------------------------------------------- */
 
-static void cut(struct cache_streaming *c, size_t n_pages)
-{
-    for (size_t l = 0; l < c->base.shape.L; l++)
-        lsi_kv_pages_cut(&c->layers[l], lsi_min_size(n_pages, c->layers[l].n));
-}
-
-static ls_status rewind_packed(struct cache_streaming *c, size_t n_tokens, ls_error *err)
-{
-    const size_t least = lsi_packed_least(&c->packed);
-    if (n_tokens > 0 && n_tokens < least)
-        return lsi_fail(
-            err, LS_E_UNSUPPORTED,
-            "cannot rewind to %zu tokens: what they see has been packed or the window has moved on; to "
-            "%zu or more, or to 0",
-            n_tokens, least);
-    lsi_packed_cut(&c->packed, n_tokens);
-    c->settled = lsi_min_size(c->settled, n_tokens);
-    return LS_OK;
-}
-
 static ls_status rewind_streaming(struct lsi_cache *cache, size_t n_tokens, ls_error *err)
 {
-    struct cache_streaming *c = streaming(cache);
-    const size_t sinks = sink_pages(c->S), from = n_tokens > c->R ? n_tokens - c->R : 0;
-    if (n_tokens > cache->length)
-        return lsi_fail(err, LS_E_INVAL, "cannot rewind to %zu tokens: the cache holds %zu", n_tokens,
-                        cache->length);
-    const bool in_sinks = n_tokens <= sinks * LSI_KV_PAGE;
-    if (is_packed(c))
-        LSI_TRY(rewind_packed(c, n_tokens, err));
-    else if (!contiguous(c) && !in_sinks && from < c->first * LSI_KV_PAGE)
-        return lsi_fail(
-            err, LS_E_UNSUPPORTED,
-            "cannot rewind to %zu tokens: the window has moved on and keeps, besides the sinks, what "
-            "follows token %zu; rewind to 0 and read the text again",
-            n_tokens, c->first * LSI_KV_PAGE);
-    if (!contiguous(c) && in_sinks) {
-        cut(c, sinks);
-        c->first = sinks;
-    }
-    if (contiguous(c) && !is_packed(c))
-        cut(c, lsi_div_up(n_tokens, LSI_KV_PAGE));
+    struct lsi_streaming *c = streaming(cache);
+    LSI_TRY(lsi_cache_check_rewind(cache, n_tokens, err));
+    LSI_TRY(c->storage->cut(c, n_tokens, err));
     cache->length = n_tokens;
-    c->open = false;
-    c->start = 0;
+    close_prompt(c);
     return LS_OK;
 }
 
 static ls_status tile(struct lsi_cache *cache, size_t n_tokens, ls_error *err)
 {
-    struct cache_streaming *c = streaming(cache);
+    struct lsi_streaming *c = streaming(cache);
     if (cache->length < LSI_KV_PAGE)
         return lsi_fail(err, LS_E_INVAL, "repeating a cache takes at least %d tokens in it, it holds %zu",
                         LSI_KV_PAGE, cache->length);
     if (n_tokens <= cache->length)
         return rewind_streaming(cache, n_tokens, err);
-    if (is_packed(c)) {
-        LSI_TRY(lsi_packed_tile(&c->packed, n_tokens, err));
-        cache->length = c->settled = n_tokens;
-        return LS_OK;
-    }
-    const size_t L = cache->shape.L, end = lsi_div_up(n_tokens, LSI_KV_PAGE);
-    const size_t whole = contiguous(c) ? cache->length / LSI_KV_PAGE : c->layers[0].n - 1;
-    const size_t n = lsi_max_size(c->layers[0].n, lsi_min_size(end, most_pages(&cache->shape, c->S, c->R)));
-    bool ok = lsi_kv_pages_grow(c->layers, L, n);
-    for (size_t l = 0; ok && l < L; l++) {
-        ok = lsi_kv_pages_own(&c->layers[l], whole, n);
-        for (size_t i = whole; ok && i < n; i++)
-            memcpy(c->layers[l].page[i], c->layers[l].page[i % whole], lsi_kv_pages_bytes(&c->layers[l]));
-    }
-    if (!ok)
-        return lsi_fail(err, LS_E_NOMEM, "out of memory for the KV cache of %zu recent tokens", c->R);
-    c->first = sink_pages(c->S) + end - n;
+    LSI_TRY(c->storage->tile(c, n_tokens, err));
     cache->length = n_tokens;
     return LS_OK;
 }
@@ -657,13 +407,12 @@ static ls_status tile(struct lsi_cache *cache, size_t n_tokens, ls_error *err)
 
 static size_t bytes(const struct lsi_cache *cache)
 {
-    const struct cache_streaming *c = streaming_const(cache);
-    return is_packed(c) ? lsi_packed_bytes(&c->packed) : lsi_page_pool_bytes(c->pool);
+    return streaming_const(cache)->storage->owner->bytes(cache);
 }
 
 static size_t kept(const struct lsi_cache *cache, size_t layer, size_t g, int64_t *pos)
 {
-    const struct cache_streaming *c = streaming_const(cache);
+    const struct lsi_streaming *c = streaming_const(cache);
     const size_t t = cache->length, window = lsi_cache_window(&cache->shape, layer);
     const bool whole = t <= c->S + c->R;
     const size_t most = whole ? t : c->R, n = window > 0 ? lsi_min_size(window - 1, most) : most;
@@ -678,65 +427,24 @@ static size_t kept(const struct lsi_cache *cache, size_t layer, size_t g, int64_
 
 static size_t bytes_read(const struct lsi_cache *cache)
 {
-    const struct lsi_cache_shape *s = &cache->shape;
-    const struct cache_streaming *c = streaming_const(cache);
-    const size_t exact = lsi_kv_page_bytes(cache->spec.format, s->G, s->D) / LSI_KV_PAGE;
+    const struct lsi_streaming *c = streaming_const(cache);
     size_t total = 0;
-    for (size_t l = 0; l < s->L; l++) {
-        const size_t slots = kept(cache, l, 0, NULL) + 1;
-        const size_t last = is_packed(c) ? c->S + cache->length + 1 - c->packed.layers[l].nv : slots;
-        const size_t old = slots - lsi_min_size(slots, last);
-        total += (slots - old) * exact + (old > 0 ? old * lsi_packed_slot_bytes(&c->packed, false) : 0);
-    }
+    for (size_t l = 0; l < cache->shape.L; l++)
+        total += c->storage->bytes_read(c, l, kept(cache, l, 0, NULL) + 1);
     return total;
 }
 
-static ls_status fork_streaming(const struct lsi_cache *cache, struct lsi_cache **copy, ls_error *err)
-{
-    const struct cache_streaming *from = streaming_const(cache);
-    struct cache_streaming *c = make(cache, is_packed(from) ? NULL : lsi_page_pool_ref(from->pool));
-    if (c && is_packed(from) && lsi_packed_fork(&c->packed, &from->packed, err) != LS_OK) {
-        free_streaming(&c->base);
-        c = NULL;
-    }
-    for (size_t l = 0; c && !is_packed(from) && l < cache->shape.L; l++)
-        if (!lsi_kv_pages_share(&c->layers[l], &from->layers[l])) {
-            free_streaming(&c->base);
-            c = NULL;
-        }
-    if (!c)
-        return lsi_fail(err, LS_E_NOMEM, "out of memory for a copy of the KV cache");
-    c->base.length = cache->length;
-    c->recent = from->recent;
-    c->R = from->R;
-    c->first = from->first;
-    c->start = from->start;
-    c->open = from->open;
-    c->settled = from->settled;
-    *copy = &c->base;
-    return LS_OK;
-}
-
-/* What was read is a window with all of its pages, whose first has tokens that are still seen. */
-static bool plausible(const struct cache_streaming *c, size_t n_pages)
+static bool plausible(const struct lsi_streaming *c)
 {
     const struct lsi_cache *base = &c->base;
-    const size_t sinks = sink_pages(c->S), end = lsi_div_up(base->length, LSI_KV_PAGE);
-    if (base->length > SIZE_MAX / 2 || c->start > base->length || c->R != recent_tokens(&base->spec, 1) ||
-        (c->open && base->spec.value[PROMPT].n != PROMPT_DENSE))
-        return false;
-    if (is_packed(c)) /* the storage has pages of its own */
-        return n_pages == 0 && c->first == sinks;
-    return c->first >= sinks && (contiguous(c) ? n_pages >= end
-                                               : c->first <= oldest_seen(c) / LSI_KV_PAGE &&
-                                                     n_pages >= sinks && n_pages - sinks >= end - c->first);
+    return base->length <= SIZE_MAX / 2 && c->start <= base->length &&
+           c->R == recent_tokens(&base->spec, 1) && (!c->open || base->spec.value[PROMPT].n == PROMPT_DENSE);
 }
 
 static ls_status state(struct lsi_cache *cache, struct lsi_cache_io *io, ls_error *err)
 {
-    struct cache_streaming *c = streaming(cache);
+    struct lsi_streaming *c = streaming(cache);
     struct lsi_cache_value asked[LSI_CACHE_KEYS];
-    size_t n_pages = is_packed(c) ? 0 : c->layers[0].n;
     LSI_TRY(io->bytes(io, &cache->length, sizeof cache->length, err));
     memcpy(asked, cache->spec.value, sizeof asked);
     asked[RECENT] = c->recent;
@@ -745,24 +453,12 @@ static ls_status state(struct lsi_cache *cache, struct lsi_cache_io *io, ls_erro
     LSI_TRY(io->bytes(io, &c->first, sizeof c->first, err));
     LSI_TRY(io->bytes(io, &c->start, sizeof c->start, err));
     LSI_TRY(lsi_cache_io_flag(io, &c->open, err));
-    LSI_TRY(io->bytes(io, &n_pages, sizeof n_pages, err));
-    if (io->reading && !plausible(c, n_pages))
+    if (io->reading && !plausible(c))
         return lsi_cache_damaged(io, err);
     if (io->reading && check_window(&cache->shape, &cache->spec, c->S, c->R, NULL) != LS_OK)
         return lsi_fail(err, LS_E_LIMIT, "the session's window of %zu tokens does not fit the context of %zu",
-                        c->S + c->R + 1, position_limit(&cache->shape));
-    if (is_packed(c)) {
-        c->packed.how.window = c->R;
-        c->settled = cache->length;
-        LSI_TRY(lsi_packed_state(&c->packed, cache->length, io, err));
-        for (size_t l = 0; l < cache->shape.L; l++)
-            if (c->packed.layers[l].n != cache->length)
-                return lsi_cache_damaged(io, err);
-        return LS_OK;
-    }
-    for (size_t l = 0; l < cache->shape.L; l++)
-        LSI_TRY(io->pages(io, &c->layers[l], n_pages, err));
-    return LS_OK;
+                        c->S + c->R + 1, lsi_streaming_positions(&cache->shape));
+    return c->storage->state(c, io, err);
 }
 
 const struct lsi_cache_policy lsi_cache_streaming = {

@@ -135,6 +135,8 @@ void lsi_kept_sums(struct lsi_kept *c, struct lsi_exec *ex, size_t layer, const 
 /** The attention of rows over all slots, of pages. */
 struct lsi_attention lsi_kept_attention(const struct lsi_kept *c, size_t layer,
                                         const struct lsi_cache_query *q);
+/** The slots of a layer that are exact: its pages, or the tail of packed storage. */
+struct lsi_kv_view lsi_kept_view(const struct lsi_kept *c, size_t layer);
 /** Bytes of exec's scratch that lsi_kept_attend holds. */
 size_t lsi_kept_hold_bytes(const struct lsi_cache_shape *shape, const struct lsi_cache_spec *spec);
 void lsi_kept_commit(struct lsi_kept *c, size_t n_rows);

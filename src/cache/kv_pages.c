@@ -60,14 +60,10 @@ static size_t find_slab(const struct lsi_page_pool *p, const void *at)
 
 static bool insert_slab(struct lsi_page_pool *p, void *base, size_t n_pages, bool mapped)
 {
-    if (p->n_slabs == p->cap_slabs) {
-        const size_t cap = lsi_max_size(16, 2 * p->cap_slabs);
-        struct slab *more = lsi_realloc(p->alloc, p->slabs, p->cap_slabs * sizeof *more, cap * sizeof *more);
-        if (!more)
-            return false;
-        p->slabs = more;
-        p->cap_slabs = cap;
-    }
+    struct slab *more = lsi_grow(p->alloc, p->slabs, p->n_slabs, &p->cap_slabs, 16, sizeof *more);
+    if (!more)
+        return false;
+    p->slabs = more;
     uint32_t *refs = lsi_calloc(p->alloc, n_pages, sizeof *refs);
     if (!refs)
         return false;

@@ -81,18 +81,6 @@ void lsi_gguf_writer_free(struct lsi_gguf_writer *w)
     lsi_free(w->alloc, w, sizeof *w);
 }
 
-/* Room for one more element; the array, or NULL. */
-static void *grow(const ls_alloc *alloc, void *array, size_t n, size_t *cap, size_t size)
-{
-    if (n < *cap)
-        return array;
-    const size_t new_cap = *cap ? *cap * 2 : 64;
-    void *p = lsi_realloc(alloc, array, *cap * size, new_cap * size);
-    if (p)
-        *cap = new_cap;
-    return p;
-}
-
 /* ---- metadata ----------------------------------------------------------- */
 
 static void put_bytes(struct lsi_gguf_writer *w, const void *data, size_t n)
@@ -125,7 +113,7 @@ static void put_key(struct lsi_gguf_writer *w, const char *key, size_t len)
                  GGUF_MAX_KEY, len);
         return;
     }
-    struct key *keys = grow(w->alloc, w->keys, w->n_keys, &w->cap_keys, sizeof *keys);
+    struct key *keys = lsi_grow(w->alloc, w->keys, w->n_keys, &w->cap_keys, 64, sizeof *keys);
     if (!keys) {
         fail_memory(w);
         return;
@@ -293,7 +281,8 @@ void lsi_gguf_put_tensor(struct lsi_gguf_writer *w, const char *name, enum lsi_d
     }
     if (!tensor_bytes(w, name, dtype, n_dims, dims, &bytes))
         return;
-    struct tensor *tensors = grow(w->alloc, w->tensors, w->n_tensors, &w->cap_tensors, sizeof *tensors);
+    struct tensor *tensors =
+        lsi_grow(w->alloc, w->tensors, w->n_tensors, &w->cap_tensors, 64, sizeof *tensors);
     if (!tensors) {
         fail_memory(w);
         return;

@@ -149,14 +149,10 @@ static ls_status read_entry(struct reader *r, struct entry *e)
 
 static ls_status add_entry(struct reader *r, const struct lsi_json_str *key)
 {
-    if (r->n == r->cap) {
-        const size_t cap = r->cap ? r->cap * 2 : 64;
-        struct entry *p = lsi_realloc(r->alloc, r->entries, r->cap * sizeof *p, cap * sizeof *p);
-        if (!p)
-            return lsi_fail(r->err, LS_E_NOMEM, "%s: no memory for its header", r->name);
-        r->entries = p;
-        r->cap = cap;
-    }
+    struct entry *p = lsi_grow(r->alloc, r->entries, r->n, &r->cap, 64, sizeof *p);
+    if (!p)
+        return lsi_fail(r->err, LS_E_NOMEM, "%s: no memory for its header", r->name);
+    r->entries = p;
     struct entry *e = &r->entries[r->n];
     *e = (struct entry){ 0 };
     LSI_TRY(copy_key(r, key, &e->t.name));
@@ -411,14 +407,10 @@ static ls_status read_weight_map(struct index *ix, struct lsi_json *j)
     struct lsi_json_str s;
     LSI_TRY(lsi_json_object(j));
     while (lsi_json_next_key(j, &s)) {
-        if (ix->n == ix->cap) {
-            const size_t cap = ix->cap ? ix->cap * 2 : 256;
-            struct mapping *p = lsi_realloc(ix->alloc, ix->maps, ix->cap * sizeof *p, cap * sizeof *p);
-            if (!p)
-                return lsi_fail(ix->err, LS_E_NOMEM, "%s: no memory to read it", ix->path);
-            ix->maps = p;
-            ix->cap = cap;
-        }
+        struct mapping *p = lsi_grow(ix->alloc, ix->maps, ix->n, &ix->cap, 256, sizeof *p);
+        if (!p)
+            return lsi_fail(ix->err, LS_E_NOMEM, "%s: no memory to read it", ix->path);
+        ix->maps = p;
         struct mapping *m = &ix->maps[ix->n++];
         *m = (struct mapping){ 0 };
         LSI_TRY(index_strdup(ix, j, &s, &m->tensor));

@@ -108,16 +108,12 @@ size_t lsi_st_put_tensor(struct lsi_st_writer *w, const char *name, enum lsi_dty
     struct tensor t = { .dtype = dtype, .rank = rank, .number = w->n };
     if (!healthy(w) || !describe(w, &t, name, shape))
         return 0;
-    if (w->n == w->cap) {
-        const size_t cap = w->cap ? w->cap * 2 : 64;
-        struct tensor *p = lsi_realloc(w->alloc, w->tensors, w->cap * sizeof *p, cap * sizeof *p);
-        if (!p) {
-            fail_memory(w);
-            return 0;
-        }
-        w->tensors = p;
-        w->cap = cap;
+    struct tensor *p = lsi_grow(w->alloc, w->tensors, w->n, &w->cap, 64, sizeof *p);
+    if (!p) {
+        fail_memory(w);
+        return 0;
     }
+    w->tensors = p;
     t.name = lsi_strndup(w->alloc, name, strlen(name));
     if (!t.name) {
         fail_memory(w);

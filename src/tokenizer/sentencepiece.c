@@ -151,14 +151,10 @@ static bool read_rules(struct wire w, struct rules *r)
 static ls_status add_piece(ls_tokenizer *t, const struct piece *p, const char *name, ls_error *err)
 {
     const size_t id = t->n_tokens;
-    if (id == t->cap_scores) {
-        const size_t cap = lsi_max_size(1024, t->cap_scores * 2);
-        float *s = lsi_realloc(t->alloc, t->scores, t->cap_scores * sizeof *s, cap * sizeof *s);
-        if (!s)
-            return lsi_fail(err, LS_E_NOMEM, "%s: no memory for the tokenizer", name);
-        t->scores = s;
-        t->cap_scores = cap;
-    }
+    float *s = lsi_grow(t->alloc, t->scores, id, &t->cap_scores, 1024, sizeof *s);
+    if (!s)
+        return lsi_fail(err, LS_E_NOMEM, "%s: no memory for the tokenizer", name);
+    t->scores = s;
     t->scores[id] = p->score;
     bool ok = id < LSI_TOKENS_MAX && lsi_vocab_set_surface(t, id, p->s, p->len, p->type);
     if (ok && (p->type == LSI_TOKEN_CONTROL || p->type == LSI_TOKEN_USER || p->type == LSI_TOKEN_UNKNOWN)) {

@@ -13,14 +13,10 @@ bool lsi_added_push(ls_tokenizer *t, const struct lsi_added *a, const char *s, s
 {
     if (len == 0)
         return true; /* would match everywhere */
-    if (t->n_added == t->cap_added) {
-        const size_t cap = lsi_max_size(32, t->cap_added * 2);
-        struct lsi_added *p = lsi_realloc(t->alloc, t->added, t->cap_added * sizeof *p, cap * sizeof *p);
-        if (!p)
-            return false;
-        t->added = p;
-        t->cap_added = cap;
-    }
+    struct lsi_added *p = lsi_grow(t->alloc, t->added, t->n_added, &t->cap_added, 32, sizeof *p);
+    if (!p)
+        return false;
+    t->added = p;
     struct lsi_added *slot = &t->added[t->n_added];
     *slot = *a;
     slot->off = (uint32_t)t->added_text.len;
@@ -45,16 +41,12 @@ static uint32_t trie_step(const struct lsi_trie *trie, uint32_t node, unsigned c
 
 static uint32_t trie_new_node(ls_tokenizer *t, struct lsi_trie *trie)
 {
-    if (trie->n == trie->cap) {
-        const size_t cap = lsi_max_size(256, trie->cap * 2);
-        if (cap > UINT32_MAX)
-            return 0;
-        struct lsi_trie_node *p = lsi_realloc(t->alloc, trie->nodes, trie->cap * sizeof *p, cap * sizeof *p);
-        if (!p)
-            return 0;
-        trie->nodes = p;
-        trie->cap = cap;
-    }
+    if (trie->n == UINT32_MAX)
+        return 0;
+    struct lsi_trie_node *p = lsi_grow(t->alloc, trie->nodes, trie->n, &trie->cap, 256, sizeof *p);
+    if (!p)
+        return 0;
+    trie->nodes = p;
     trie->nodes[trie->n] = (struct lsi_trie_node){ .added = -1 };
     return (uint32_t)trie->n++;
 }

@@ -53,14 +53,10 @@ struct rows {
 
 static bool rows_push(struct rows *r, struct lsi_merge_row row)
 {
-    if (r->n == r->cap) {
-        const size_t cap = lsi_max_size(4096, r->cap * 2);
-        struct lsi_merge_row *p = lsi_realloc(r->t->alloc, r->p, r->cap * sizeof *p, cap * sizeof *p);
-        if (!p)
-            return false;
-        r->p = p;
-        r->cap = cap;
-    }
+    struct lsi_merge_row *p = lsi_grow(r->t->alloc, r->p, r->n, &r->cap, 4096, sizeof *p);
+    if (!p)
+        return false;
+    r->p = p;
     r->p[r->n++] = row;
     return true;
 }

@@ -184,14 +184,10 @@ static bool read_name(const struct loader *l, const char *name, enum lsi_role *r
 static struct lsi_adapter_target *add_target(struct lsi_adapter *a, enum lsi_role role, size_t layer,
                                              struct lsi_shape shape)
 {
-    if (a->n == a->cap) {
-        const size_t cap = a->cap ? a->cap * 2 : 64;
-        struct lsi_adapter_target *p = lsi_realloc(a->alloc, a->targets, a->cap * sizeof *p, cap * sizeof *p);
-        if (!p)
-            return NULL;
-        a->targets = p;
-        a->cap = cap;
-    }
+    struct lsi_adapter_target *p = lsi_grow(a->alloc, a->targets, a->n, &a->cap, 64, sizeof *p);
+    if (!p)
+        return NULL;
+    a->targets = p;
     a->targets[a->n] =
         (struct lsi_adapter_target){ .role = role, .layer = layer, .n_out = shape.rows, .n_in = shape.cols };
     return &a->targets[a->n++];

@@ -18,17 +18,10 @@ static ls_status no_memory(ls_error *err)
 
 static bool push_piece(struct lsi_sequences *s, uint64_t first, size_t n)
 {
-    if (s->n_pieces == s->cap_pieces) {
-        const size_t cap = s->cap_pieces ? 2 * s->cap_pieces : 64;
-        size_t bytes;
-        if (!lsi_mul_size(cap, sizeof *s->pieces, &bytes))
-            return false;
-        struct lsi_piece *p = lsi_realloc(s->alloc, s->pieces, s->cap_pieces * sizeof *p, bytes);
-        if (!p)
-            return false;
-        s->pieces = p;
-        s->cap_pieces = cap;
-    }
+    struct lsi_piece *p = lsi_grow(s->alloc, s->pieces, s->n_pieces, &s->cap_pieces, 64, sizeof *p);
+    if (!p)
+        return false;
+    s->pieces = p;
     s->pieces[s->n_pieces++] = (struct lsi_piece){ first, (uint32_t)n };
     s->n_tokens += n;
     return true;

@@ -15,6 +15,7 @@
 #include "test.h"
 
 #define MODELS LS_SOURCE_DIR "/tests/data/models/"
+#define LEN(a) (sizeof(a) / sizeof(a)[0])
 #define GUARD  64 /* bytes in front of an allocation: its size, and the alignment kept */
 
 static const char text[] = "The capital of France is Paris; 3.14159 and \xe4\xb8\xad\xe6\x96\x87 \xff\n";
@@ -238,29 +239,39 @@ static ls_status chat(const ls_alloc *a, ls_error *err)
 }
 
 static ls_model *shared_model; /* opened with memory that does not fail */
+static int32_t prompt[300];    /* more than a page, so that it can be repeated */
 
-static ls_status generate(const ls_alloc *a, ls_error *err)
+static void share_model(void)
 {
-    int32_t prompt[260]; /* more than a page, so that it can be repeated */
-    ls_context_options o;
-    ls_sampler_options so;
-    ls_context *ctx = NULL;
-    ls_sampler *sampler = NULL;
-    static float logits[1 << 16];
+    ls_error err = { 0 };
+    REQUIRE_OK(ls_model_open(MODELS "llama3", NULL, &shared_model, &err), err);
+}
 
-    for (size_t i = 0; i < sizeof prompt / sizeof prompt[0]; i++)
-        prompt[i] = (int32_t)(i * 7 % 100);
+/* A context that has read the prompt; *ctx is set when there is one, whatever happened to the prompt. */
+static ls_status begin(const char *kv, const ls_alloc *a, ls_context **ctx, float *logits, ls_error *err)
+{
+    ls_context_options o;
     ls_context_options_defaults(&o);
     o.n_ctx = 700;
     o.block = 64;
     o.n_threads = 2;
     o.alloc = a;
+    o.kv = kv;
+    const ls_status st = ls_context_create(shared_model, &o, ctx, err);
+    return st == LS_OK ? ls_context_append(*ctx, prompt, LEN(prompt), logits, err) : st;
+}
+
+static ls_status generate(const ls_alloc *a, ls_error *err)
+{
+    ls_sampler_options so;
+    ls_context *ctx = NULL;
+    ls_sampler *sampler = NULL;
+    static float logits[1 << 16];
+
     ls_sampler_options_defaults(&so);
-    ls_status st = ls_context_create(shared_model, &o, &ctx, err);
+    ls_status st = begin(NULL, a, &ctx, logits, err);
     if (st == LS_OK)
         st = ls_sampler_create(&so, ls_context_n_vocab(ctx), a, &sampler, err);
-    if (st == LS_OK)
-        st = ls_context_append(ctx, prompt, sizeof prompt / sizeof prompt[0], logits, err);
     for (int i = 0; st == LS_OK && i < 3; i++) {
         const int32_t id = ls_sampler_choose(sampler, logits);
         const size_t before = ls_context_length(ctx);
@@ -298,6 +309,10 @@ static const char *const caches[] = {
     "quest:budget=20%,skip=0,sets=per_q,fp32",
     "kivi:bits=2,residual=32",
     "kivi:bits=4,residual=32,sinks=4,fp32",
+    "quest:budget=96,skip=0+kivi:bits=2,residual=32",
+    "streaming:sink=4,recent=64,prompt=dense+kivi:bits=2,residual=32",
+    "h2o:heavy=30,recent=32+kivi:bits=2,residual=32",
+    "snapkv:budget=90,window=8+kivi:bits=4,residual=32",
 };
 static const char *cache; /* of the scenario */
 
@@ -342,21 +357,8 @@ static ls_status share_cache(ls_context *ctx, ls_error *err)
 
 static ls_status use_cache(const ls_alloc *a, ls_error *err)
 {
-    int32_t prompt[300]; /* more than a page, so that it can be repeated */
-    ls_context_options o;
     ls_context *ctx = NULL;
-
-    for (size_t i = 0; i < sizeof prompt / sizeof prompt[0]; i++)
-        prompt[i] = (int32_t)(i * 7 % 100);
-    ls_context_options_defaults(&o);
-    o.n_ctx = 700;
-    o.block = 64;
-    o.n_threads = 2;
-    o.alloc = a;
-    o.kv = cache;
-    ls_status st = ls_context_create(shared_model, &o, &ctx, err);
-    if (st == LS_OK)
-        st = ls_context_append(ctx, prompt, sizeof prompt / sizeof prompt[0], NULL, err);
+    ls_status st = begin(cache, a, &ctx, NULL, err);
     for (int i = 0; st == LS_OK && i < 3; i++)
         st = step(ctx, err);
     if (st == LS_OK)
@@ -439,17 +441,15 @@ static void test_to_hf(void)
 
 static void test_generate(void)
 {
-    ls_error err = { 0 };
-    REQUIRE_OK(ls_model_open(MODELS "llama3", NULL, &shared_model, &err), err);
+    share_model();
     run_all(generate);
     ls_model_close(shared_model);
 }
 
 static void test_caches(void)
 {
-    ls_error err = { 0 };
-    REQUIRE_OK(ls_model_open(MODELS "llama3", NULL, &shared_model, &err), err);
-    for (size_t i = 0; i < sizeof caches / sizeof caches[0]; i++) {
+    share_model();
+    for (size_t i = 0; i < LEN(caches); i++) {
         cache = caches[i];
         fprintf(stderr, "    %s\n", cache);
         run_all(use_cache);
@@ -476,5 +476,7 @@ int main(int argc, char **argv)
         fprintf(stderr, "cannot make a GGUF file: %s\n", err.text);
         return 1;
     }
-    return test_main(tests, sizeof tests / sizeof tests[0], argc, argv);
+    for (size_t i = 0; i < LEN(prompt); i++)
+        prompt[i] = (int32_t)(i * 7 % 100);
+    return test_main(tests, LEN(tests), argc, argv);
 }

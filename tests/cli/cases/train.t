@@ -92,6 +92,12 @@ $ field loss_difference norm_difference gradient_difference weight_difference < 
 0
 0
 0
+# Where layer inputs wait, and how many of them, changes no bit.
+$ mkdir tier; n=0; for where in '' '--spill tier' '--checkpoint-layers 2' '--spill tier --checkpoint-layers 2'; do n=$((n + 1)); longspan verify-training -m "$MODEL" --data t.txt --seq 60 --block 16 --lr 1e-3 $where --json > way$n; field passed steps.0.loss steps.0.grad_norm steps.1.loss steps.3.loss gradient_difference weight_difference < way$n > numbers$n; cmp numbers1 numbers$n; done; head -n 1 numbers4; ls tier
+true
+$ longspan verify-training -m "$MODEL" --data t.txt --seq 60 --spill nowhere
+2> longspan: cannot make a file for activations in nowhere: No such file or directory
+[1]
 $ longspan verify-training -m "$MODEL" --data t.txt --seq 60 --block 16 --steps 1 --dump grads.safetensors
               sweep       standard    difference    sweep       standard    difference
 first batch   loss * gradient norm * (glob)

@@ -1,5 +1,5 @@
 /* The optimizer: AdamW in every storage against sums in double, rounding that is fair and repeats. */
-#include "test.h"
+#include "op_case.h"
 
 #include "kernels/kernels.h"
 #include "ops/backward.h"
@@ -7,22 +7,6 @@
 #include <math.h>
 
 #define N 20000 /* some tasks, and a tail that is no multiple of anything */
-
-static struct lsi_exec make_exec(int n_threads)
-{
-    struct lsi_exec ex;
-    ls_error err;
-    REQUIRE_OK(lsi_exec_init_cpu(&ex, n_threads, LSI_COMPUTE_FP32, lsi_alloc_or_default(NULL), &err), err);
-    return ex;
-}
-
-static void fill(float *x, size_t n, uint64_t seed)
-{
-    struct lsi_rng rng;
-    lsi_rng_init(&rng, seed);
-    for (size_t i = 0; i < n; i++)
-        x[i] = (float)lsi_rng_normal(&rng);
-}
 
 static const struct lsi_adamw step_one = { .lr = 1e-3,
                                            .beta1 = 0.9,
@@ -44,7 +28,7 @@ static void test_sum_squares(void)
         for (size_t j = 0; j < sizes[i]; j++)
             want += (double)x[j] * (double)x[j];
         for (int threads = 1; threads <= 3; threads++) {
-            struct lsi_exec ex = make_exec(threads);
+            struct lsi_exec ex = make_exec(threads, 0);
             const double got = lsi_op_sum_squares(&ex, x, sizes[i]);
             if (threads == 1)
                 first = got;
@@ -53,7 +37,7 @@ static void test_sum_squares(void)
             lsi_exec_fini(&ex);
         }
     }
-    struct lsi_exec ex = make_exec(2);
+    struct lsi_exec ex = make_exec(2, 0);
     x[250000] = NAN;
     CHECK(isnan(lsi_op_sum_squares(&ex, x, LSI_LEN(x))));
     lsi_exec_fini(&ex);
@@ -76,7 +60,7 @@ static void test_fp32(void)
     static double w64[N], m64[N], v64[N];
 
     for (int threads = 1; threads <= 3; threads++) {
-        struct lsi_exec ex = make_exec(threads);
+        struct lsi_exec ex = make_exec(threads, 0);
         struct lsi_adamw p = step_one;
         const struct lsi_adamw_tensor t = { .w = w, .dtype = LSI_F32, .g = g, .m = m, .v = v, .n = N };
         fill(w, N, 2);
@@ -117,7 +101,7 @@ static void test_master(void)
 {
     static float master[N], w32[N], m[2][N], v[2][N], g[N];
     static lsi_bf16 w[N];
-    struct lsi_exec ex = make_exec(2);
+    struct lsi_exec ex = make_exec(2, 0);
     struct lsi_adamw p = step_one;
     const struct lsi_adamw_tensor with = {
         .w = w, .dtype = LSI_BF16, .master = master, .g = g, .m = m[0], .v = v[0], .n = N
@@ -146,7 +130,7 @@ static void test_stochastic_weight(void)
 {
     static lsi_bf16 w[N];
     static float m[N], v[N], g[N];
-    struct lsi_exec ex = make_exec(2);
+    struct lsi_exec ex = make_exec(2, 0);
     struct lsi_adamw p = step_one;
     const struct lsi_adamw_tensor t = { .w = w, .dtype = LSI_BF16, .g = g, .m = m, .v = v, .n = N };
     double mean = 0.0;
@@ -210,7 +194,7 @@ static void steps(struct run *r, enum lsi_moments moments, int threads, uint64_t
                   uint64_t resume)
 {
     static float g[N];
-    struct lsi_exec ex = make_exec(threads);
+    struct lsi_exec ex = make_exec(threads, 0);
     struct lsi_adamw p = step_one;
     const struct lsi_adamw_tensor t = { .w = r->w,
                                         .dtype = LSI_BF16,
@@ -232,7 +216,7 @@ static void steps(struct run *r, enum lsi_moments moments, int threads, uint64_t
         lsi_op_adamw(&ex, &p, &t);
         if (p.step == resume) {
             lsi_exec_fini(&ex);
-            ex = make_exec(threads + 1);
+            ex = make_exec(threads + 1, 0);
         }
     }
     lsi_exec_fini(&ex);
@@ -266,7 +250,7 @@ static double descend(enum lsi_moments moments)
     };
     static float w[D], g[D], c[D];
     static unsigned char m[4 * D], v[4 * D];
-    struct lsi_exec ex = make_exec(2);
+    struct lsi_exec ex = make_exec(2, 0);
     struct lsi_adamw p = step_one;
     const struct lsi_adamw_tensor t = {
         .w = w, .dtype = LSI_F32, .g = g, .m = m, .v = v, .moments = moments, .n = D

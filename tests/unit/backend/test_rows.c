@@ -1,29 +1,11 @@
 /* The row ops by their formulas, strides respected, the same bits for every number of threads. */
-#include "test.h"
-
-#include "ops/ops.h"
+#include "op_case.h"
 
 #include <math.h>
 
 #define ROWS 70
 #define COLS 300 /* used of LD */
 #define LD   304
-
-static struct lsi_exec make_exec(int n_threads)
-{
-    struct lsi_exec ex;
-    ls_error err;
-    REQUIRE_OK(lsi_exec_init_cpu(&ex, n_threads, LSI_COMPUTE_FP32, lsi_alloc_or_default(NULL), &err), err);
-    return ex;
-}
-
-static void fill(float *x, size_t n, uint64_t seed)
-{
-    struct lsi_rng rng;
-    lsi_rng_init(&rng, seed);
-    for (size_t i = 0; i < n; i++)
-        x[i] = (float)lsi_rng_normal(&rng);
-}
 
 static void test_norms(void)
 {
@@ -32,12 +14,10 @@ static void test_norms(void)
     fill(x, ROWS * LD, 1);
     fill(gain, COLS, 2);
     for (int threads = 1; threads <= 3; threads++) {
-        struct lsi_exec ex = make_exec(threads);
+        struct lsi_exec ex = make_exec(threads, 0);
         memset(y, 0, sizeof y);
         lsi_op_rmsnorm(&ex, y, x, gain, ROWS, COLS, LD, 1e-5f);
-        if (threads == 1)
-            memcpy(first, y, sizeof y);
-        CHECK(memcmp(first, y, sizeof y) == 0);
+        same(first, y, LSI_LEN(y), threads);
         lsi_exec_fini(&ex);
     }
     for (size_t t = 0; t < ROWS; t++) {
@@ -50,7 +30,7 @@ static void test_norms(void)
             CHECK(y[t * LD + i] == 0.0f);
     }
 
-    struct lsi_exec ex = make_exec(2);
+    struct lsi_exec ex = make_exec(2, 0);
     static float dense[ROWS * COLS], normed[ROWS * COLS];
     fill(dense, ROWS * COLS, 3);
     fill(sum, ROWS * COLS, 4);
@@ -76,7 +56,7 @@ static void test_rope(void)
     for (int interleaved = 0; interleaved <= 1; interleaved++) {
         const struct lsi_rope rope = { inv_freq, 1.5, interleaved };
         float x[T * HEADS * D], y[T * HEADS * D];
-        struct lsi_exec ex = make_exec(2);
+        struct lsi_exec ex = make_exec(2, 0);
         fill(x, T * HEADS * D, 5);
         memcpy(y, x, sizeof x);
         lsi_op_rope(&ex, y, T, HEADS, D, HEADS * D, &rope, pos0);
@@ -100,7 +80,7 @@ static void test_glu(void)
     fill(x, ROWS * LD, 6);
     fill(up, ROWS * LD, 7);
     for (int act = LSI_ACT_SILU; act <= LSI_ACT_GELU_TANH; act++) {
-        struct lsi_exec ex = make_exec(3);
+        struct lsi_exec ex = make_exec(3, 0);
         memcpy(gate, x, sizeof x);
         lsi_op_glu(&ex, gate, up, ROWS, COLS, LD, (enum lsi_act)act);
         for (size_t i = 0; i < ROWS * LD; i++) {
@@ -119,7 +99,7 @@ static void test_embed(void)
     static float table[10 * COLS], y[ROWS * COLS];
     int32_t ids[ROWS];
     const struct lsi_weight w = { LSI_F32, 10, COLS, COLS * sizeof(float), table };
-    struct lsi_exec ex = make_exec(2);
+    struct lsi_exec ex = make_exec(2, 0);
 
     fill(table, 10 * COLS, 8);
     for (size_t t = 0; t < ROWS; t++)
@@ -136,7 +116,7 @@ static void test_nll(void)
     static float logits[ROWS * LD];
     float nll[ROWS];
     int32_t target[ROWS];
-    struct lsi_exec ex = make_exec(2);
+    struct lsi_exec ex = make_exec(2, 0);
 
     fill(logits, ROWS * LD, 9);
     for (size_t t = 0; t < ROWS; t++)

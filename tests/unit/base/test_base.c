@@ -44,6 +44,24 @@ static void test_realloc_keeps_contents(void)
     CHECK(lsi_calloc(NULL, SIZE_MAX / 2, 4) == NULL);
 }
 
+static void test_grow_doubles(void)
+{
+    static const size_t caps[] = { 3, 3, 3, 6, 6, 6, 12 };
+    size_t cap = 0, huge = SIZE_MAX / 3;
+    int *p = NULL;
+    for (size_t n = 0; n < LSI_LEN(caps); n++) {
+        p = lsi_grow(NULL, p, n, &cap, 3, sizeof *p);
+        REQUIRE(p != NULL);
+        CHECK_INT(cap, caps[n]);
+        p[n] = (int)n;
+    }
+    for (size_t n = 0; n < LSI_LEN(caps); n++)
+        CHECK_INT(p[n], n);
+    CHECK(lsi_grow(NULL, p, huge, &huge, 3, 2) == NULL); /* no size_t holds the bytes */
+    CHECK(huge == SIZE_MAX / 3);
+    lsi_free(NULL, p, cap * sizeof *p);
+}
+
 static void test_buf_has_a_ceiling(void)
 {
     struct lsi_buf b;
@@ -373,6 +391,7 @@ int main(int argc, char **argv)
     static const struct test tests[] = {
         TEST(test_arena_counts_what_it_gives),
         TEST(test_realloc_keeps_contents),
+        TEST(test_grow_doubles),
         TEST(test_buf_has_a_ceiling),
         TEST(test_buf_long_format),
         TEST(test_json_string),

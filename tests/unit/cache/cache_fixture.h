@@ -43,8 +43,10 @@ static inline void make_data(uint64_t seed, double query_size)
 static inline double max_diff(const float *a, const float *b, size_t n)
 {
     double most = 0;
-    for (size_t i = 0; i < n; i++)
-        most = fmax(most, fabs((double)a[i] - (double)b[i]));
+    for (size_t i = 0; i < n; i++) {
+        const double d = fabs((double)a[i] - (double)b[i]);
+        most = isnan(d) ? INFINITY : fmax(most, d);
+    }
     return most;
 }
 
@@ -74,6 +76,16 @@ static inline void open_shape(struct fixture *f, const char *text, int threads, 
         scratch = lsi_max_size(scratch, s.policy->scratch(&f->ex, shape, &s));
     REQUIRE_OK(lsi_exec_set_scratch(&f->ex, scratch, &err), err);
     REQUIRE_OK(s.policy->create(&f->cache, shape, &s, NULL, &err), err);
+}
+
+/* Layer 1 slides over `window` tokens. */
+static inline void open_sliding(struct fixture *f, const char *text, size_t window)
+{
+    static const bool sliding[L] = { false, true };
+    struct lsi_cache_shape shape = plain_shape;
+    shape.window = window;
+    shape.sliding = sliding;
+    open_shape(f, text, 2, LSI_COMPUTE_FP32, &shape);
 }
 
 static inline void open_fixture(struct fixture *f, const char *text, int threads)
@@ -166,6 +178,50 @@ static inline bool same_kept(const struct fixture *a, const struct fixture *b)
                 return false;
         }
     return true;
+}
+
+/* Steps t .. end - 1 of both give the same bits and leave the same tokens. */
+static inline void check_same_steps(struct fixture *a, struct fixture *b, size_t t, size_t end)
+{
+    const size_t n = L * a->cache->shape.H * D;
+    for (; t < end; t++) {
+        feed(a, t, 1, got);
+        feed(b, t, 1, want);
+        CHECK(memcmp(got, want, n * sizeof *got) == 0);
+        CHECK(same_kept(a, b));
+    }
+}
+
+/* Steps t .. end - 1 take what was planned for their tokens; with a policy that has dropped some, at most
+ * that.
+ */
+static inline void check_step_bytes(struct fixture *f, size_t t, size_t end, bool drops)
+{
+    const struct lsi_cache_policy *p = f->cache->policy;
+    for (; t < end; t++) {
+        feed(f, t, 1, NULL);
+        const size_t bytes = p->bytes(f->cache);
+        const size_t planned = p->plan(&f->cache->shape, &f->cache->spec, f->cache->length);
+        CHECK(drops ? bytes <= planned : bytes == planned);
+    }
+}
+
+/* A layer that slides is that of another policy, to the bit, and one that does not is none. */
+static inline void check_sliding_layer_is(const char *text, const char *other)
+{
+    struct fixture a, b;
+    open_sliding(&a, text, 100);
+    open_sliding(&b, other, 100);
+    feed_prompt(&a, 0, N / 2, 200, NULL);
+    feed_prompt(&b, 0, N / 2, 200, NULL);
+    for (size_t t = N / 2; t < N / 2 + 80; t++) {
+        feed(&a, t, 1, got);
+        feed(&b, t, 1, want);
+        CHECK(memcmp(got + Q, want + Q, Q * sizeof *got) == 0);
+        CHECK(memcmp(got, want, Q * sizeof *got) != 0);
+    }
+    close_fixture(&a);
+    close_fixture(&b);
 }
 
 /* A prompt and a hundred steps are those of the full cache, to the bit, in every precision. */

@@ -1,6 +1,6 @@
 /*
- * What the tests of policies that keep a part of the tokens share: which tokens a cache keeps, its state as
- * bytes, and probabilities of attention in double.
+ * What the tests of policies that keep a part of the tokens share: which tokens a cache keeps, what all such
+ * policies promise, and probabilities of attention in double.
  */
 #ifndef LS_KEPT_H
 #define LS_KEPT_H
@@ -17,27 +17,21 @@ enum {
 #include "cache_fixture.h"
 #include "memory_io.h"
 
-static inline void open_sliding(struct fixture *f, const char *text, size_t n_heads, size_t n_kv_heads,
-                                const bool *sliding, size_t window)
+static const size_t rig_heads[][2] = { { 1, 1 }, { 2, 1 }, { 4, 1 }, { 2, 2 }, { 4, 2 }, { 4, 4 } };
+
+static inline void open_heads(struct fixture *f, const char *text, size_t n_heads, size_t n_kv_heads)
 {
     struct lsi_cache_shape shape = plain_shape;
     shape.H = n_heads;
     shape.G = n_kv_heads;
-    shape.window = window;
-    shape.sliding = sliding;
     open_shape(f, text, 2, LSI_COMPUTE_FP32, &shape);
 }
 
-static inline void open_heads(struct fixture *f, const char *text, size_t n_heads, size_t n_kv_heads)
+/* Two caches of four heads over two. */
+static inline void open_pair(struct fixture *a, struct fixture *b, const char *text)
 {
-    open_sliding(f, text, n_heads, n_kv_heads, NULL, 0);
-}
-
-/* One token; out [L][H*D]. */
-static inline void step(struct fixture *f, size_t row, float *out)
-{
-    f->cache->n_prompt = 0;
-    feed(f, row, 1, out);
+    open_heads(a, text, 4, 2);
+    open_heads(b, text, 4, 2);
 }
 
 /* Rows of a prompt of `total` that has not ended. */
@@ -45,6 +39,7 @@ static inline void feed_part(struct fixture *f, size_t row, size_t n, size_t tot
 {
     f->cache->n_prompt = total;
     feed_blocks(f, row, n, block, out);
+    f->cache->n_prompt = 0;
 }
 
 static inline size_t rig_bytes(const struct fixture *f)
@@ -62,21 +57,36 @@ static inline bool rig_keeps(const struct fixture *f, size_t layer, size_t g, in
     return false;
 }
 
-/* ---- state as bytes ----------------------------------------------------------------------- */
+/* ---- what all promise ----------------------------------------------------------------------- */
 
-/* Another cache with what the first one has written. */
-static inline void rig_copy_by_state(struct fixture *from, struct fixture *to)
+/* Prompts in blocks of any size, and single tokens that are their last block, are one thing. */
+static inline void check_blocks_do_not_matter(const char *text)
 {
-    struct memory m = { .io = { .bytes = memory_bytes, .pages = memory_pages }, .cap = (size_t)16 << 20 };
-    m.data = malloc(m.cap);
-    REQUIRE(m.data);
-    REQUIRE_OK(from->cache->policy->state(from->cache, &m.io, &err), err);
-    const size_t written = m.at;
-    m.io.reading = true;
-    m.at = 0;
-    REQUIRE_OK(to->cache->policy->state(to->cache, &m.io, &err), err);
-    CHECK_INT(m.at, written);
-    free(m.data);
+    static const size_t blocks[] = { 1, 7, 64, 300 };
+    struct fixture ref;
+    open_heads(&ref, text, 4, 2);
+    feed_prompt(&ref, 0, 301, 301, NULL);
+    for (size_t b = 0; b < LSI_LEN(blocks); b++) {
+        struct fixture f;
+        open_heads(&f, text, 4, 2);
+        feed_prompt(&f, 0, 301, blocks[b], NULL);
+        CHECK(same_kept(&ref, &f));
+        close_fixture(&f);
+    }
+    close_fixture(&ref);
+}
+
+/* A prompt of 600 takes what was planned while it is read; afterwards what is kept does, and a spare slab. */
+static inline void check_prompt_bytes(struct fixture *f, size_t budget)
+{
+    const struct lsi_cache_policy *p = f->cache->policy;
+    CHECK_INT(rig_bytes(f), 0);
+    for (size_t t = 0; t < 600; t += 100) {
+        feed_part(f, t, 100, 600, 100, NULL);
+        CHECK_INT(rig_bytes(f), p->plan(&f->cache->shape, &f->cache->spec, t + 100));
+    }
+    p->settle(f->cache, &f->ex);
+    CHECK(rig_bytes(f) <= p->plan(&f->cache->shape, &f->cache->spec, budget + LSI_KV_PAGE));
 }
 
 /* ---- attention in double ------------------------------------------------------------------- */

@@ -1,102 +1,35 @@
 /* The kivi policy against a list of numbers that is quantised as the method says, and its limits. */
-#include "cache/cache.h"
-#include "cache/kv_pages.h"
-#include "memory_io.h"
-#include "packing.h"
-#include "test.h"
-
 enum {
     L = 2,
     H = 6,
     G = 2,
     D = 48, /* a run of 32 dimensions and a shorter one */
     N = 900,
-    Q = H * D,
-    KV = G * D,
     GROUP = 32
 };
 
-static const struct lsi_cache_shape shape = { .L = L, .H = H, .G = G, .D = D, .n_ctx = N };
+#include "cache_fixture.h"
+#include "memory_io.h"
+#include "packing.h"
 
-static float q[N * Q], k[L][N * KV], v[L][N * KV];
-
-static void make_data(void)
+/* A channel with outliers, and one that hardly changes. */
+static void shape_keys(void)
 {
-    struct lsi_rng r;
-    lsi_rng_init(&r, 7);
-    for (size_t i = 0; i < LSI_LEN(q); i++)
-        q[i] = (float)lsi_rng_normal(&r);
     for (size_t l = 0; l < L; l++)
-        for (size_t i = 0; i < LSI_LEN(k[0]); i++) {
-            /* A channel with outliers, and one that hardly changes. */
-            const float by = i % KV == 5 ? 8.0f : i % KV == 9 ? 0.01f : 1.0f;
-            k[l][i] = by * (float)lsi_rng_normal(&r) + (i % KV == 9 ? 3.0f : 0.0f);
-            v[l][i] = (float)lsi_rng_normal(&r);
+        for (size_t t = 0; t < N; t++) {
+            k[l][t * KV + 5] *= 8;
+            k[l][t * KV + 9] = 3 + 0.01f * k[l][t * KV + 9];
         }
 }
 
-/* ---- the cache under test ------------------------------------------------------------------ */
-
-struct fixture {
-    struct lsi_exec ex;
-    struct lsi_cache *cache;
-};
-
-static void open_fixture(struct fixture *f, const char *spec, int threads, enum lsi_compute compute)
+/* A prompt of n tokens in one block, or with n = 1 a step of decoding. */
+static void feed_turn(struct fixture *f, size_t row, size_t n, float *out)
 {
-    ls_error err = { 0 };
-    struct lsi_cache_spec s;
-    REQUIRE_OK(lsi_cache_parse(&s, spec, &err), err);
-    REQUIRE_OK(lsi_exec_init_cpu(&f->ex, threads, compute, NULL, &err), err);
-    size_t scratch = lsi_op_attention_scratch(&f->ex, N, H, G, D);
-    if (s.policy->scratch)
-        scratch = lsi_max_size(scratch, s.policy->scratch(&f->ex, &shape, &s));
-    REQUIRE_OK(lsi_exec_set_scratch(&f->ex, scratch, &err), err);
-    REQUIRE_OK(s.policy->create(&f->cache, &shape, &s, NULL, &err), err);
+    if (n > 1)
+        feed_prompt(f, row, n, n, out);
+    else
+        feed(f, row, n, out);
 }
-
-static void close_fixture(struct fixture *f)
-{
-    f->cache->policy->free(f->cache);
-    lsi_exec_fini(&f->ex);
-}
-
-/* Rows i0 .. i0+n-1 in all layers, one block; out [L][n][Q] unless NULL. */
-static void feed_block(struct fixture *f, size_t i0, size_t n, size_t window, float *out)
-{
-    ls_error err = { 0 };
-    static float sink[N * Q];
-    const struct lsi_cache_policy *p = f->cache->policy;
-    REQUIRE_OK(p->reserve(f->cache, n, &err), err);
-    for (size_t l = 0; l < L; l++) {
-        p->append(f->cache, &f->ex, l, k[l] + i0 * KV, KV, v[l] + i0 * KV, KV, n);
-        float *to = out ? out + l * n * Q : sink;
-        memcpy(to, q + i0 * Q, n * Q * sizeof *to); /* in place, as blocks of the model do it */
-        const struct lsi_cache_query query = {
-            .q = to, .out = to, .ldq = Q, .ldo = Q, .T = n, .window = window, .scale = 0.2f
-        };
-        p->attend(f->cache, &f->ex, l, &query);
-    }
-    p->commit(f->cache, n);
-}
-
-/* A prompt of n tokens, or with n = 1 a step of decoding. */
-static void feed(struct fixture *f, size_t i0, size_t n, size_t window, float *out)
-{
-    feed_block(f, i0, n, window, out);
-    if (n > 1 && f->cache->policy->settle)
-        f->cache->policy->settle(f->cache, &f->ex);
-}
-
-static double max_diff(const float *a, const float *b, size_t n)
-{
-    double most = 0;
-    for (size_t i = 0; i < n; i++)
-        most = fmax(most, fabs((double)a[i] - (double)b[i]));
-    return most;
-}
-
-static float got[L * N * Q], want[L * N * Q];
 
 /* ---- the method as lists -------------------------------------------------------------------- */
 
@@ -133,7 +66,7 @@ static void model_attend(const struct model *m, size_t l, size_t t, size_t h, si
     for (size_t s = first; s <= t; s++) {
         w[s] = 0;
         for (size_t d = 0; d < D; d++)
-            w[s] += 0.2 * (double)query[d] * (double)m->k[l][s * KV + g * D + d];
+            w[s] += (double)scale * (double)query[d] * (double)m->k[l][s * KV + g * D + d];
         most = fmax(most, w[s]);
     }
     for (size_t s = first; s <= t; s++)
@@ -186,14 +119,15 @@ static void compare_with_model(const struct way *w, const size_t *prompts, size_
 {
     struct fixture f;
     size_t at = 0;
-    open_fixture(&f, w->spec, 2, LSI_COMPUTE_FP32);
+    open_fixture(&f, w->spec, 2);
+    f.window = window;
     start_model(w);
     for (size_t i = 0; i < n_prompts; i++)
         for (size_t j = 0; j <= steps; j++) {
             const size_t n = j == 0 ? prompts[i] : 1;
             if (n == 0 || at + n > N)
                 continue;
-            feed(&f, at, n, window, got);
+            feed_turn(&f, at, n, got);
             model_feed(&model, at, n, window, want);
             at += n;
             CHECK_NEAR(max_diff(got, want, L * n * Q), 0, 2e-5);
@@ -229,17 +163,13 @@ static void test_short_is_full(void)
         char spec[64];
         struct fixture a, b;
         snprintf(spec, sizeof spec, "kivi:bits=2,%s", formats[i]);
-        open_fixture(&a, spec, 2, LSI_COMPUTE_AUTO);
+        open_shape(&a, spec, 2, LSI_COMPUTE_AUTO, &plain_shape);
         snprintf(spec, sizeof spec, "full:%s", formats[i]);
-        open_fixture(&b, spec, 1, LSI_COMPUTE_AUTO);
-        feed(&a, 0, 100, 0, got);
-        feed(&b, 0, 100, 0, want);
+        open_shape(&b, spec, 1, LSI_COMPUTE_AUTO, &plain_shape);
+        feed_prompt(&a, 0, 100, 100, got);
+        feed_prompt(&b, 0, 100, 100, want);
         CHECK(max_diff(got, want, (size_t)L * 100 * Q) == 0);
-        for (size_t t = 100; t < 128; t++) {
-            feed(&a, t, 1, 0, got);
-            feed(&b, t, 1, 0, want);
-            CHECK(max_diff(got, want, L * Q) == 0);
-        }
+        check_same_steps(&a, &b, 100, 128);
         close_fixture(&a);
         close_fixture(&b);
     }
@@ -251,13 +181,13 @@ static void test_prompts_are_exact(void)
     for (size_t i = 0; i < LSI_LEN(lengths); i++) {
         struct fixture a, b;
         const size_t n = lengths[i], first = n / 3 + 1;
-        open_fixture(&a, "kivi:bits=2", 1, LSI_COMPUTE_AUTO);
-        open_fixture(&b, "full:bf16", 1, LSI_COMPUTE_AUTO);
-        feed_block(&a, 0, first, 0, got);
-        feed_block(&b, 0, first, 0, want);
+        open_shape(&a, "kivi:bits=2", 1, LSI_COMPUTE_AUTO, &plain_shape);
+        open_shape(&b, "full:bf16", 1, LSI_COMPUTE_AUTO, &plain_shape);
+        feed(&a, 0, first, got);
+        feed(&b, 0, first, want);
         CHECK(max_diff(got, want, L * first * Q) == 0);
-        feed_block(&a, first, n - first, 0, got);
-        feed_block(&b, first, n - first, 0, want);
+        feed(&a, first, n - first, got);
+        feed(&b, first, n - first, want);
         CHECK(max_diff(got, want, L * (n - first) * Q) == 0);
         close_fixture(&a);
         close_fixture(&b);
@@ -267,19 +197,15 @@ static void test_prompts_are_exact(void)
 static void test_blocks_and_threads_do_not_matter(void)
 {
     struct fixture a, b;
-    open_fixture(&a, "kivi:bits=2", 2, LSI_COMPUTE_AUTO);
-    open_fixture(&b, "kivi:bits=2", 1, LSI_COMPUTE_AUTO);
-    feed(&a, 0, 600, 0, NULL);
+    open_shape(&a, "kivi:bits=2", 2, LSI_COMPUTE_AUTO, &plain_shape);
+    open_shape(&b, "kivi:bits=2", 1, LSI_COMPUTE_AUTO, &plain_shape);
+    feed_prompt(&a, 0, 600, 600, NULL);
     for (size_t i = 0; i < 600; i += 24)
-        feed_block(&b, i, 24, 0, NULL);
+        feed(&b, i, 24, NULL);
     b.cache->policy->settle(b.cache, &b.ex);
-    for (size_t t = 600; t < 640; t++) {
-        feed(&a, t, 1, 0, got);
-        feed(&b, t, 1, 0, want);
-        CHECK(max_diff(got, want, L * Q) == 0);
-    }
-    feed(&a, 640, 100, 0, got);
-    feed(&b, 640, 100, 0, want);
+    check_same_steps(&a, &b, 600, 640);
+    feed_prompt(&a, 640, 100, 100, got);
+    feed_prompt(&b, 640, 100, 100, want);
     CHECK(max_diff(got, want, (size_t)L * 100 * Q) == 0);
     close_fixture(&a);
     close_fixture(&b);
@@ -289,12 +215,12 @@ static void test_blocks_and_threads_do_not_matter(void)
 static void test_many_rows_over_packed_pages(void)
 {
     struct fixture a, b;
-    open_fixture(&a, "kivi:bits=2", 2, LSI_COMPUTE_AUTO);
-    open_fixture(&b, "kivi:bits=2", 2, LSI_COMPUTE_FP32);
-    feed(&a, 0, 500, 0, NULL);
-    feed(&b, 0, 500, 0, NULL);
-    feed(&a, 500, 60, 0, got);
-    feed(&b, 500, 60, 0, want);
+    open_shape(&a, "kivi:bits=2", 2, LSI_COMPUTE_AUTO, &plain_shape);
+    open_fixture(&b, "kivi:bits=2", 2);
+    feed_prompt(&a, 0, 500, 500, NULL);
+    feed_prompt(&b, 0, 500, 500, NULL);
+    feed_prompt(&a, 500, 60, 60, got);
+    feed_prompt(&b, 500, 60, 60, want);
     CHECK_NEAR(max_diff(got, want, (size_t)L * 60 * Q), 0, 0.05);
     close_fixture(&a);
     close_fixture(&b);
@@ -303,12 +229,12 @@ static void test_many_rows_over_packed_pages(void)
 static void test_eight_bits_are_close_to_full(void)
 {
     struct fixture a, b;
-    open_fixture(&a, "kivi:bits=8,fp32", 2, LSI_COMPUTE_FP32);
-    open_fixture(&b, "full:fp32", 2, LSI_COMPUTE_FP32);
-    feed(&a, 0, 700, 0, NULL);
-    feed(&b, 0, 700, 0, NULL);
-    feed(&a, 700, 1, 0, got);
-    feed(&b, 700, 1, 0, want);
+    open_fixture(&a, "kivi:bits=8,fp32", 2);
+    open_fixture(&b, "full:fp32", 2);
+    feed_prompt(&a, 0, 700, 700, NULL);
+    feed_prompt(&b, 0, 700, 700, NULL);
+    feed(&a, 700, 1, got);
+    feed(&b, 700, 1, want);
     CHECK(max_diff(got, want, L * Q) > 0);
     CHECK_NEAR(max_diff(got, want, L * Q), 0, 0.02);
     close_fixture(&a);
@@ -318,32 +244,27 @@ static void test_eight_bits_are_close_to_full(void)
 static void test_rewind_is_never_having_been(void)
 {
     struct fixture a, b;
-    ls_error err = { 0 };
-    open_fixture(&a, "kivi:bits=2", 1, LSI_COMPUTE_FP32);
-    open_fixture(&b, "kivi:bits=2", 1, LSI_COMPUTE_FP32);
-    feed(&a, 0, 400, 0, NULL);
-    feed(&b, 0, 400, 0, NULL);
+    open_fixture(&a, "kivi:bits=2", 1);
+    open_fixture(&b, "kivi:bits=2", 1);
+    feed_prompt(&a, 0, 400, 400, NULL);
+    feed_prompt(&b, 0, 400, 400, NULL);
     for (size_t t = 400; t < 430; t++)
-        feed(&a, t, 1, 0, NULL);
+        feed(&a, t, 1, NULL);
     const struct lsi_cache_policy *p = a.cache->policy;
     CHECK_INT(p->rewind(a.cache, 431, &err), LS_E_INVAL);
     CHECK_INT(p->rewind(a.cache, 300, &err), LS_E_UNSUPPORTED);
     CHECK(strstr(err.text, "384") != NULL); /* how far back it goes */
     CHECK_INT(a.cache->length, 430);
     REQUIRE_OK(p->rewind(a.cache, 400, &err), err);
-    for (size_t t = 500; t < 530; t++) {
-        feed(&a, t, 1, 0, got);
-        feed(&b, t, 1, 0, want);
-        CHECK(max_diff(got, want, L * Q) == 0);
-    }
+    check_same_steps(&a, &b, 500, 530);
     REQUIRE_OK(p->rewind(a.cache, 390, &err), err); /* into the prompt */
-    feed(&a, 600, 50, 0, got);
+    feed_prompt(&a, 600, 50, 50, got);
     REQUIRE_OK(p->rewind(a.cache, 0, &err), err);
     REQUIRE_OK(p->rewind(b.cache, 0, &err), err);
-    feed(&a, 0, 300, 0, NULL);
-    feed(&b, 0, 300, 0, NULL);
-    feed(&a, 300, 1, 0, got);
-    feed(&b, 300, 1, 0, want);
+    feed_prompt(&a, 0, 300, 300, NULL);
+    feed_prompt(&b, 0, 300, 300, NULL);
+    feed(&a, 300, 1, got);
+    feed(&b, 300, 1, want);
     CHECK(max_diff(got, want, L * Q) == 0);
     close_fixture(&a);
     close_fixture(&b);
@@ -352,19 +273,18 @@ static void test_rewind_is_never_having_been(void)
 static void test_reserve_without_commit_changes_nothing(void)
 {
     struct fixture a, b;
-    ls_error err = { 0 };
-    open_fixture(&a, "kivi:bits=2", 1, LSI_COMPUTE_FP32);
-    open_fixture(&b, "kivi:bits=2", 1, LSI_COMPUTE_FP32);
-    feed(&a, 0, 255, 0, NULL);
-    feed(&b, 0, 255, 0, NULL);
+    open_fixture(&a, "kivi:bits=2", 1);
+    open_fixture(&b, "kivi:bits=2", 1);
+    feed_prompt(&a, 0, 255, 255, NULL);
+    feed_prompt(&b, 0, 255, 255, NULL);
     const struct lsi_cache_policy *p = a.cache->policy;
-    feed(&a, 255, 1, 0, NULL); /* fills the tail of the keys */
-    feed(&b, 255, 1, 0, NULL);
+    feed(&a, 255, 1, NULL); /* fills the tail of the keys */
+    feed(&b, 255, 1, NULL);
     REQUIRE_OK(p->reserve(a.cache, 30, &err), err);
     p->append(a.cache, &a.ex, 0, k[1], KV, v[1], KV, 30); /* a block cut short in layer 0 */
     for (size_t t = 256; t < 300; t++) {
-        feed(&a, t, 1, 0, got);
-        feed(&b, t, 1, 0, want);
+        feed(&a, t, 1, got);
+        feed(&b, t, 1, want);
         CHECK_NEAR(max_diff(got, want, L * Q), 0, 2e-6); /* the tail may lie elsewhere in its pages */
     }
     close_fixture(&a);
@@ -375,23 +295,22 @@ static void test_reserve_without_commit_changes_nothing(void)
 static void test_a_prompt_after_a_step_cut_short(void)
 {
     struct fixture a;
-    ls_error err = { 0 };
-    open_fixture(&a, "kivi:bits=2,residual=64", 2, LSI_COMPUTE_FP32);
+    open_fixture(&a, "kivi:bits=2,residual=64", 2);
     const struct lsi_cache_policy *p = a.cache->policy;
-    feed(&a, 0, 400, 0, NULL);
+    feed_prompt(&a, 0, 400, 400, NULL);
     for (size_t t = 400; t < 520; t++) {
         struct fixture b = a, c = a;
-        feed(&a, t, 1, 0, NULL);
+        feed(&a, t, 1, NULL);
         REQUIRE_OK(p->fork(a.cache, &b.cache, &err), err);
         REQUIRE_OK(p->fork(a.cache, &c.cache, &err), err);
         REQUIRE_OK(p->reserve(b.cache, 1, &err), err);
         p->append(b.cache, &a.ex, 0, k[0], KV, v[0], KV, 1);
         REQUIRE_OK(p->rewind(b.cache, t + 1, &err), err); /* as a context does it */
-        feed_block(&b, t + 1, 256, 0, got);
-        feed_block(&c, t + 1, 256, 0, want);
+        feed(&b, t + 1, 256, got);
+        feed(&c, t + 1, 256, want);
         CHECK_NEAR(max_diff(got, want, (size_t)L * 256 * Q), 0, 2e-6);
-        feed_block(&b, t + 257, 90, 0, got);
-        feed_block(&c, t + 257, 90, 0, want);
+        feed(&b, t + 257, 90, got);
+        feed(&c, t + 257, 90, want);
         CHECK_NEAR(max_diff(got, want, (size_t)L * 90 * Q), 0, 2e-6);
         p->free(b.cache);
         p->free(c.cache);
@@ -402,24 +321,20 @@ static void test_a_prompt_after_a_step_cut_short(void)
 static void test_bytes_are_planned(void)
 {
     struct fixture a;
-    open_fixture(&a, "kivi:bits=2,residual=64", 1, LSI_COMPUTE_FP32);
+    open_fixture(&a, "kivi:bits=2,residual=64", 1);
     const struct lsi_cache_policy *p = a.cache->policy;
     CHECK_INT(p->bytes(a.cache), 0);
     for (size_t n = 0; n < 500; n += 100) {
-        feed(&a, n, 100, 0, NULL);
-        CHECK_INT(p->bytes(a.cache), p->plan(&shape, &a.cache->spec, a.cache->length));
+        feed_prompt(&a, n, 100, 100, NULL);
+        CHECK_INT(p->bytes(a.cache), p->plan(&plain_shape, &a.cache->spec, a.cache->length));
     }
-    for (size_t n = 500; n < 800; n++) {
-        feed(&a, n, 1, 0, NULL);
-        CHECK_INT(p->bytes(a.cache), p->plan(&shape, &a.cache->spec, a.cache->length));
-    }
+    check_step_bytes(&a, 500, 800, false);
     /* While a prompt is being read its tokens are exact. */
-    ls_error err = { 0 };
     REQUIRE_OK(p->rewind(a.cache, 0, &err), err);
-    feed_block(&a, 0, 600, 0, NULL);
-    CHECK_INT(p->bytes(a.cache), p->plan_prompt(&shape, &a.cache->spec, 600, 600));
+    feed(&a, 0, 600, NULL);
+    CHECK_INT(p->bytes(a.cache), p->plan_prompt(&plain_shape, &a.cache->spec, 600, 600));
     p->settle(a.cache, &a.ex);
-    CHECK_INT(p->bytes(a.cache), p->plan(&shape, &a.cache->spec, 600));
+    CHECK_INT(p->bytes(a.cache), p->plan(&plain_shape, &a.cache->spec, 600));
     CHECK_INT(p->reserve(a.cache, N - 600 + 1, &err), LS_E_LIMIT);
     close_fixture(&a);
 }
@@ -427,25 +342,20 @@ static void test_bytes_are_planned(void)
 static void test_forks_share_until_written(void)
 {
     struct fixture a, b, plain;
-    ls_error err = { 0 };
-    open_fixture(&a, "kivi:bits=2", 1, LSI_COMPUTE_FP32);
-    open_fixture(&b, "kivi:bits=2", 1, LSI_COMPUTE_FP32);
-    open_fixture(&plain, "kivi:bits=2", 1, LSI_COMPUTE_FP32);
-    feed(&a, 0, 500, 0, NULL);
-    feed(&plain, 0, 500, 0, NULL);
+    open_fixture(&a, "kivi:bits=2", 1);
+    open_fixture(&b, "kivi:bits=2", 1);
+    open_fixture(&plain, "kivi:bits=2", 1);
+    feed_prompt(&a, 0, 500, 500, NULL);
+    feed_prompt(&plain, 0, 500, 500, NULL);
     const size_t before = a.cache->policy->bytes(a.cache);
     b.cache->policy->free(b.cache);
     REQUIRE_OK(a.cache->policy->fork(a.cache, &b.cache, &err), err);
     CHECK_INT(a.cache->policy->bytes(a.cache), before); /* nothing has been copied */
     for (size_t t = 700; t < 720; t++)
-        feed(&b, t, 1, 0, NULL); /* other tokens: a must not see them */
-    for (size_t t = 500; t < 520; t++) {
-        feed(&a, t, 1, 0, got);
-        feed(&plain, t, 1, 0, want);
-        CHECK(max_diff(got, want, L * Q) == 0);
-    }
+        feed(&b, t, 1, NULL); /* other tokens: a must not see them */
+    check_same_steps(&a, &plain, 500, 520);
     close_fixture(&a); /* the copy lives on */
-    feed(&b, 720, 1, 0, NULL);
+    feed(&b, 720, 1, NULL);
     close_fixture(&b);
     close_fixture(&plain);
 }
@@ -453,22 +363,21 @@ static void test_forks_share_until_written(void)
 static void test_tiling_repeats_pages(void)
 {
     struct fixture a, b;
-    ls_error err = { 0 };
-    open_fixture(&a, "kivi:bits=2", 1, LSI_COMPUTE_FP32);
-    open_fixture(&b, "kivi:bits=2", 1, LSI_COMPUTE_FP32);
-    feed(&a, 0, 300, 0, NULL);
+    open_fixture(&a, "kivi:bits=2", 1);
+    open_fixture(&b, "kivi:bits=2", 1);
+    feed_prompt(&a, 0, 300, 300, NULL);
     CHECK_INT(a.cache->policy->tile(a.cache, 600, &err), LS_E_INVAL);
     REQUIRE_OK(a.cache->policy->rewind(a.cache, 0, &err), err);
-    feed(&a, 0, 384, 0, NULL);
+    feed_prompt(&a, 0, 384, 384, NULL);
     REQUIRE_OK(a.cache->policy->tile(a.cache, 640, &err), err);
     CHECK_INT(a.cache->length, 640);
-    CHECK_INT(a.cache->policy->bytes(a.cache), a.cache->policy->plan(&shape, &a.cache->spec, 640));
+    CHECK_INT(a.cache->policy->bytes(a.cache), a.cache->policy->plan(&plain_shape, &a.cache->spec, 640));
     /* The same tokens as a prompt: 0 .. 255 twice, then 256 .. 383. */
-    feed_block(&b, 0, 256, 0, NULL);
-    feed_block(&b, 0, 384, 0, NULL);
+    feed(&b, 0, 256, NULL);
+    feed(&b, 0, 384, NULL);
     b.cache->policy->settle(b.cache, &b.ex);
-    feed(&a, 400, 1, 0, got);
-    feed(&b, 400, 1, 0, want);
+    feed(&a, 400, 1, got);
+    feed(&b, 400, 1, want);
     CHECK(max_diff(got, want, L * Q) == 0);
     close_fixture(&a);
     close_fixture(&b);
@@ -478,37 +387,22 @@ static void test_tiling_repeats_pages(void)
 
 static void test_state_can_be_stored(void)
 {
-    static unsigned char data[8 << 20];
-    struct memory m = { .io = { .bytes = memory_bytes, .pages = memory_pages },
-                        .data = data,
-                        .cap = sizeof data };
-    ls_error err = { 0 };
     static const size_t steps[] = { 0, 20, 112 }; /* after the last a tail of keys waits to be quantised */
     for (size_t i = 0; i < LSI_LEN(steps); i++) {
         struct fixture a, b;
-        open_fixture(&a, "kivi:bits=2,sinks=4", 1, LSI_COMPUTE_FP32);
-        open_fixture(&b, "kivi:bits=2,sinks=4", 1, LSI_COMPUTE_FP32);
-        feed(&a, 0, 400, 0, NULL);
+        open_fixture(&a, "kivi:bits=2,sinks=4", 1);
+        open_fixture(&b, "kivi:bits=2,sinks=4", 1);
+        feed_prompt(&a, 0, 400, 400, NULL);
         for (size_t t = 400; t < 400 + steps[i]; t++)
-            feed(&a, t, 1, 0, NULL);
-        m.at = 0;
-        m.io.reading = false;
-        REQUIRE_OK(a.cache->policy->state(a.cache, &m.io, &err), err);
-        m.at = 0;
-        m.io.reading = true;
-        REQUIRE_OK(b.cache->policy->state(b.cache, &m.io, &err), err);
+            feed(&a, t, 1, NULL);
+        copy_by_state(a.cache, b.cache);
         CHECK_INT(b.cache->length, 400 + steps[i]);
-        for (size_t t = 600; t < 620; t++) {
-            feed(&a, t, 1, 0, got);
-            feed(&b, t, 1, 0, want);
-            CHECK(max_diff(got, want, L * Q) == 0);
-        }
+        check_same_steps(&a, &b, 600, 620);
         /* Damaged counts are refused. */
         struct fixture c;
-        open_fixture(&c, "kivi:bits=2,sinks=4", 1, LSI_COMPUTE_FP32);
-        m.at = 0;
-        data[sizeof(size_t)] ^= 1;
-        CHECK_INT(c.cache->policy->state(c.cache, &m.io, &err), LS_E_FORMAT);
+        open_fixture(&c, "kivi:bits=2,sinks=4", 1);
+        memory.data[sizeof(size_t)] ^= 1;
+        CHECK_INT(read_state(c.cache, &err), LS_E_FORMAT);
         c.cache->length = 0;
         close_fixture(&a);
         close_fixture(&b);
@@ -519,12 +413,11 @@ static void test_state_can_be_stored(void)
 static void test_specs_that_cannot_be(void)
 {
     struct lsi_cache_spec s;
-    ls_error err = { 0 };
     REQUIRE_OK(lsi_cache_parse(&s, "kivi:group=128,residual=64", &err), err);
-    CHECK_INT(s.policy->check(&s, &shape, &err), LS_E_INVAL);
+    CHECK_INT(s.policy->check(&s, &plain_shape, &err), LS_E_INVAL);
     CHECK(strstr(err.text, "residual=128") != NULL);
     REQUIRE_OK(lsi_cache_parse(&s, "kivi:q8", &err), err);
-    CHECK_INT(s.policy->check(&s, &shape, &err), LS_E_INVAL);
+    CHECK_INT(s.policy->check(&s, &plain_shape, &err), LS_E_INVAL);
     CHECK_INT(lsi_cache_parse(&s, "kivi:bits=3", &err), LS_E_INVAL);
 }
 
@@ -547,6 +440,7 @@ int main(int argc, char **argv)
         TEST(test_state_can_be_stored),
         TEST(test_specs_that_cannot_be),
     };
-    make_data();
+    make_data(7, 1);
+    shape_keys();
     return test_main(tests, LSI_LEN(tests), argc, argv);
 }

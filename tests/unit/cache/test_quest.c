@@ -214,21 +214,7 @@ static void test_percentages(void)
 
 static void test_sliding_layers_are_plain(void)
 {
-    static const bool sliding[L] = { false, true };
-    struct lsi_cache_shape shape = { .L = L, .H = H, .G = G, .D = D, .n_ctx = N, .n_rows = N };
-    struct fixture a, b;
-    shape.window = 100;
-    shape.sliding = sliding;
-    open_shape(&a, "quest:budget=48,skip=0,fp32", 1, LSI_COMPUTE_FP32, &shape);
-    open_shape(&b, "full:fp32", 1, LSI_COMPUTE_FP32, &shape);
-    feed(&a, 0, 300, NULL);
-    feed(&b, 0, 300, NULL);
-    feed(&a, 300, 1, got);
-    feed(&b, 300, 1, want);
-    CHECK(max_diff(got + Q, want + Q, Q) == 0);
-    CHECK(max_diff(got, want, Q) > 0);
-    close_fixture(&a);
-    close_fixture(&b);
+    check_sliding_layer_is("quest:budget=48,skip=0,fp32", "full:fp32");
 }
 
 int main(int argc, char **argv)

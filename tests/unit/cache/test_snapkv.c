@@ -1,10 +1,6 @@
 /* SnapKV against a simulator in double, and what the policy promises beyond it. */
 #include "kept_rig.h"
 
-enum {
-    COLS = Q
-};
-
 /* ---- the simulator -------------------------------------------------------------------------- */
 
 struct sim {
@@ -121,7 +117,6 @@ static bool sim_agrees(const struct sim *m, const struct fixture *f)
 
 static void test_simulator(void)
 {
-    static const size_t heads[][2] = { { 1, 1 }, { 2, 1 }, { 4, 1 }, { 2, 2 }, { 4, 2 }, { 4, 4 } };
     static struct sim m;
     struct lsi_rng r;
     size_t clear = 0, runs = 0;
@@ -129,9 +124,9 @@ static void test_simulator(void)
     for (size_t i = 0; i < 36; i++, runs++) {
         struct fixture f;
         char text[160];
-        const size_t n = 60 + lsi_rng_below(&r, 150), cols = heads[i % 6][0] * D;
+        const size_t n = 60 + lsi_rng_below(&r, 150), cols = rig_heads[i % 6][0] * D;
         make_data(200 + i, 1);
-        m = (struct sim){ .H = heads[i % 6][0], .G = heads[i % 6][1], .margin = INFINITY };
+        m = (struct sim){ .H = rig_heads[i % 6][0], .G = rig_heads[i % 6][1], .margin = INFINITY };
         m.window = 1 + lsi_rng_below(&r, 24);
         m.budget = m.window + 2 + lsi_rng_below(&r, 60);
         m.kernel = 1 + 2 * lsi_rng_below(&r, 16);
@@ -147,7 +142,7 @@ static void test_simulator(void)
             clear++;
             CHECK(sim_agrees(&m, &f));
             for (size_t t = n; t < n + 10; t++) { /* answers drop nothing */
-                step(&f, t, got);
+                feed(&f, t, 1, got);
                 sim_rows(&m, t, 1, false, want);
                 CHECK_NEAR(max_diff(got, want, L * cols), 0, 2e-5);
             }
@@ -186,7 +181,7 @@ static void test_short_prompts(void)
             open_heads(&f, cases[i].text, 4, 2);
             feed_prompt(&f, 0, lengths[j], 7, NULL);
             CHECK_INT(f.cache->policy->kept(f.cache, 0, 0, NULL), lsi_min_size(lengths[j], cases[i].budget));
-            step(&f, 100, got);
+            feed(&f, 100, 1, got);
             close_fixture(&f);
         }
 }
@@ -198,7 +193,7 @@ static void test_the_first_long_prompt(void)
     make_data(7, 1);
     open_heads(&f, "snapkv:budget=100,window=8,fp32", 4, 2);
     feed_prompt(&f, 0, 60, 64, NULL);
-    step(&f, 60, got);
+    feed(&f, 60, 1, got);
     CHECK_INT(f.cache->policy->kept(f.cache, 0, 0, NULL), 61);
     feed_prompt(&f, 61, 200, 64, NULL);
     CHECK_INT(f.cache->policy->kept(f.cache, 0, 0, NULL), 100);
@@ -235,39 +230,17 @@ static void test_needle(void)
 
 static const char usual[] = "snapkv:budget=60,window=16,fp32";
 
-static void check_same_steps(struct fixture *a, struct fixture *b, size_t t, size_t end)
-{
-    for (; t < end; t++) {
-        step(a, t, got);
-        step(b, t, want);
-        CHECK(memcmp(got, want, L * COLS * sizeof *got) == 0);
-        CHECK(same_kept(a, b));
-    }
-}
-
 static void test_blocks_do_not_matter(void)
 {
-    static const size_t blocks[] = { 1, 7, 64, 300 };
-    struct fixture ref;
     make_data(9, 1);
-    open_heads(&ref, "snapkv:budget=20%,pool=max,fp32", 4, 2);
-    feed_prompt(&ref, 0, 301, 301, NULL);
-    for (size_t b = 0; b < LSI_LEN(blocks); b++) {
-        struct fixture f;
-        open_heads(&f, "snapkv:budget=20%,pool=max,fp32", 4, 2);
-        feed_prompt(&f, 0, 301, blocks[b], NULL);
-        CHECK(same_kept(&ref, &f));
-        close_fixture(&f);
-    }
-    close_fixture(&ref);
+    check_blocks_do_not_matter("snapkv:budget=20%,pool=max,fp32");
 }
 
 static void test_cancelled_rows_never_were(void)
 {
     struct fixture a, b;
     make_data(10, 1);
-    open_heads(&a, usual, 4, 2);
-    open_heads(&b, usual, 4, 2);
+    open_pair(&a, &b, usual);
     feed_part(&b, 0, 100, 200, 40, NULL);
     feed_part(&a, 0, 100, 200, 40, NULL);
     a.cache->n_prompt = 200;
@@ -285,8 +258,7 @@ static void test_rewind(void)
 {
     struct fixture a, b;
     make_data(11, 1);
-    open_heads(&a, usual, 4, 2);
-    open_heads(&b, usual, 4, 2);
+    open_pair(&a, &b, usual);
     feed_prompt(&a, 0, 50, 50, NULL); /* fits */
     feed_prompt(&b, 0, 30, 30, NULL);
     REQUIRE_OK(a.cache->policy->rewind(a.cache, 30, &err), err);
@@ -319,11 +291,10 @@ static void test_fork_and_state(void)
 {
     struct fixture a, b, plain;
     make_data(12, 1);
-    open_heads(&a, usual, 4, 2);
+    open_pair(&a, &plain, usual);
     open_heads(&b, usual, 4, 2);
-    open_heads(&plain, usual, 4, 2);
     feed_part(&a, 0, 150, 300, 64, NULL);
-    rig_copy_by_state(&a, &b); /* inside a prompt */
+    copy_by_state(a.cache, b.cache); /* inside a prompt */
     feed_prompt(&a, 150, 150, 64, NULL);
     feed_prompt(&b, 150, 150, 64, NULL);
     feed_prompt(&plain, 0, 300, 64, NULL);
@@ -337,11 +308,11 @@ static void test_fork_and_state(void)
     REQUIRE_OK(a.cache->policy->fork(a.cache, &b.cache, &err), err);
     CHECK_INT(rig_bytes(&a), before);
     for (size_t t = 500; t < 560; t++)
-        step(&b, t, got);
+        feed(&b, t, 1, got);
     check_same_steps(&a, &plain, 310, 330);
     close_fixture(&b);
     open_heads(&b, usual, 4, 2);
-    rig_copy_by_state(&a, &b);
+    copy_by_state(a.cache, b.cache);
     check_same_steps(&b, &plain, 330, 350);
     close_fixture(&a);
     close_fixture(&b);
@@ -353,36 +324,15 @@ static void test_memory(void)
     struct fixture f;
     make_data(13, 1);
     open_heads(&f, usual, 4, 2);
-    const struct lsi_cache_policy *p = f.cache->policy;
-    CHECK_INT(rig_bytes(&f), 0);
-    for (size_t t = 0; t < 600; t += 100) {
-        feed_part(&f, t, 100, 600, 100, NULL);
-        CHECK_INT(rig_bytes(&f), p->plan(&f.cache->shape, &f.cache->spec, t + 100));
-    }
-    p->settle(f.cache, &f.ex);
-    CHECK(rig_bytes(&f) <= p->plan(&f.cache->shape, &f.cache->spec, 60 + LSI_KV_PAGE));
-    CHECK_INT(p->reserve(f.cache, N - 600 + 1, &err), LS_E_LIMIT);
+    check_prompt_bytes(&f, 60);
+    CHECK_INT(f.cache->policy->reserve(f.cache, N - 600 + 1, &err), LS_E_LIMIT);
     close_fixture(&f);
 }
 
 static void test_sliding_layers(void)
 {
-    static const bool sliding[L] = { false, true };
-    struct fixture f, full;
     make_data(14, 1);
-    open_sliding(&f, usual, 4, 2, sliding, 100);
-    open_sliding(&full, "full:fp32", 4, 2, sliding, 100);
-    feed_prompt(&f, 0, 700, 200, got);
-    feed_prompt(&full, 0, 700, 200, want);
-    CHECK(memcmp(got, want, L * 700 * COLS * sizeof *got) == 0);
-    for (size_t t = 700; t < 800; t++) {
-        step(&f, t, got);
-        step(&full, t, want);
-        CHECK(memcmp(got + COLS, want + COLS, COLS * sizeof *got) == 0);
-        CHECK(memcmp(got, want, COLS * sizeof *got) != 0);
-    }
-    close_fixture(&f);
-    close_fixture(&full);
+    check_sliding_layer_is(usual, "full:fp32");
 }
 
 static void test_budgets(void)
@@ -398,7 +348,7 @@ static void test_budgets(void)
     CHECK_INT(f.cache->policy->kept(f.cache, 1, 1, NULL), 80);
     REQUIRE_OK(f.cache->policy->tile(f.cache, 800, &err), err);
     CHECK_INT(f.cache->policy->kept(f.cache, 1, 1, NULL), 160);
-    step(&f, 0, got);
+    feed(&f, 0, 1, got);
     CHECK_INT(f.cache->policy->kept(f.cache, 1, 1, NULL), 161);
     close_fixture(&f);
     static const char *const wrong[] = { "snapkv:budget=32", "snapkv:kernel=4" };

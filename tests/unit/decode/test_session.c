@@ -30,6 +30,11 @@ static const char *const specs[] = {
     "kivi:bits=4,fp32",
     "topk:k=40",
     "quest:budget=64,skip=0",
+    "quest:budget=96,skip=0+kivi:bits=2,residual=32",
+    "streaming:sink=4,recent=96+kivi:bits=4,residual=32",
+    "streaming:sink=4,recent=96,prompt=dense,fp32+kivi:bits=2,residual=64",
+    "h2o:heavy=20%,recent=64+kivi:bits=2,residual=32",
+    "snapkv:budget=90,window=8+kivi:bits=4,residual=32",
 };
 
 static ls_error err;

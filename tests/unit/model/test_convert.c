@@ -7,24 +7,7 @@
 #include "kernels/kernels.h"
 #include "model/convert_impl.h"
 #include "faulty.h"
-#include "test.h"
-#include "tiny.h"
-
-static ls_error err;
-static char dir[256];
-
-static void begin(const char *config, enum lsi_dtype dtype)
-{
-    memset(&err, 0, sizeof err);
-    tiny_dir(dir, sizeof dir);
-    mkdir(tiny_path(dir, "in"), 0777);
-    tiny_model(tiny_path(dir, "in"), &(struct tiny_spec){ .config = config, .dtype = dtype });
-}
-
-static void end(void)
-{
-    tiny_remove(dir);
-}
+#include "tiny_case.h"
 
 static ls_status convert(const char *in, const char *out, const char *dtype)
 {
@@ -32,13 +15,6 @@ static ls_status convert(const char *in, const char *out, const char *dtype)
     ls_convert_options_defaults(&o);
     o.dtype = dtype;
     return ls_convert(tiny_path(dir, in), tiny_path(dir, out), &o, &err);
-}
-
-static ls_model *open_model(const char *name)
-{
-    ls_model *m = NULL;
-    REQUIRE_OK(ls_model_open(tiny_path(dir, name), NULL, &m, &err), err);
-    return m;
 }
 
 /* Every tensor of a has the same name, type, shape and bytes in b. */
@@ -82,7 +58,7 @@ static void check_same_config(const struct lsi_config *a, const struct lsi_confi
 
 static void check_round_trip(const char *config, enum lsi_dtype dtype)
 {
-    begin(config, dtype);
+    begin_model(config, dtype);
     REQUIRE_OK(convert("in", "a.gguf", NULL), err);
     REQUIRE_OK(convert("a.gguf", "back", NULL), err);
     ls_model *a = open_model("in"), *g = open_model("a.gguf"), *b = open_model("back");
@@ -96,7 +72,7 @@ static void check_round_trip(const char *config, enum lsi_dtype dtype)
     ls_model_close(a);
     ls_model_close(g);
     ls_model_close(b);
-    end();
+    end_dir();
 }
 
 static void test_round_trips(void)
@@ -112,7 +88,7 @@ static void test_round_trips(void)
 /* Rows of q and k: pairs (i, i + D/2) of a head stand side by side in GGUF files of Llama's kind. */
 static void test_row_order(void)
 {
-    begin(tiny_configs[0], LSI_F32);
+    begin_model(tiny_configs[0], LSI_F32);
     REQUIRE_OK(convert("in", "a.gguf", NULL), err);
     ls_model *a = open_model("in"), *g = open_model("a.gguf");
     const struct lsi_weight *x = &a->layers[1].k, *y = &g->layers[1].k;
@@ -125,13 +101,13 @@ static void test_row_order(void)
     CHECK_MEM(g->layers[1].v.data, 2 * D * 64 * 4, a->layers[1].v.data, 2 * D * 64 * 4);
     ls_model_close(a);
     ls_model_close(g);
-    end();
+    end_dir();
 }
 
 /* GGUF to GGUF keeps everything, metadata included: the file is the same. */
 static void test_same_format_keeps_bytes(void)
 {
-    begin(tiny_configs[5], LSI_BF16);
+    begin_model(tiny_configs[5], LSI_BF16);
     REQUIRE_OK(convert("in", "a.gguf", NULL), err);
     REQUIRE_OK(convert("a.gguf", "b.gguf", "keep"), err);
     struct lsi_map a, b;
@@ -146,7 +122,7 @@ static void test_same_format_keeps_bytes(void)
     check_same_tensors(x, y);
     ls_model_close(x);
     ls_model_close(y);
-    end();
+    end_dir();
 }
 
 /* ---- types ---------------------------------------------------------------------------- */
@@ -186,7 +162,7 @@ static void test_types(void)
         { "q5_k", LSI_Q5_1, LSI_Q8_0, 0.034 },
         { "q6_k", LSI_Q8_0, LSI_Q8_0, 0.0025 },
     };
-    begin(tiny_configs[0], LSI_F32);
+    begin_model(tiny_configs[0], LSI_F32);
     ls_model *a = open_model("in");
     for (size_t i = 0; i < LSI_LEN(types); i++) {
         REQUIRE_OK(convert("in", "t.gguf", types[i].name), err);
@@ -212,26 +188,26 @@ static void test_types(void)
         tiny_remove(tiny_path(dir, "t"));
     }
     ls_model_close(a);
-    end();
+    end_dir();
 }
 
 /* Rows that no block divides stay floats. */
 static void test_types_odd_width(void)
 {
-    begin(tiny_configs[1], LSI_F32); /* 48 wide, 64 in the MLP */
+    begin_model(tiny_configs[1], LSI_F32); /* 48 wide, 64 in the MLP */
     REQUIRE_OK(convert("in", "t.gguf", "q4_0"), err);
     ls_model *g = open_model("t.gguf");
     CHECK_INT(g->layers[0].up.dtype, LSI_F16);
     CHECK_INT(g->layers[0].down.dtype, LSI_Q4_0);
     CHECK_INT(g->embed.dtype, LSI_F16);
     ls_model_close(g);
-    end();
+    end_dir();
 }
 
 /* Rows of a quantised matrix are reordered as bytes: nothing is lost on the way back but the type. */
 static void test_requantise(void)
 {
-    begin(tiny_configs[0], LSI_F32);
+    begin_model(tiny_configs[0], LSI_F32);
     REQUIRE_OK(convert("in", "a.gguf", "q4_1"), err);
     REQUIRE_OK(convert("a.gguf", "b.gguf", "f32"), err);
     REQUIRE_OK(convert("a.gguf", "h", "f32"), err);
@@ -243,12 +219,12 @@ static void test_requantise(void)
     ls_model_close(a);
     ls_model_close(b);
     ls_model_close(c);
-    end();
+    end_dir();
 }
 
 static void test_retyped_config(void)
 {
-    begin(tiny_configs[0], LSI_F32); /* its config.json says float32 */
+    begin_model(tiny_configs[0], LSI_F32); /* its config.json says float32 */
     REQUIRE_OK(convert("in", "h", "bf16"), err);
     struct lsi_map m;
     REQUIRE_OK(lsi_map_open(&m, tiny_path(dir, "h/config.json"), &err), err);
@@ -262,14 +238,14 @@ static void test_retyped_config(void)
     ls_model *h = open_model("h");
     CHECK_INT(h->layers[0].q.dtype, LSI_BF16);
     ls_model_close(h);
-    end();
+    end_dir();
 }
 
 /* ---- shards ------------------------------------------------------------------------------- */
 
 static void test_shards(void)
 {
-    begin(tiny_configs[0], LSI_BF16);
+    begin_model(tiny_configs[0], LSI_BF16);
     REQUIRE_OK(convert("in", "a.gguf", NULL), err);
     REQUIRE_OK(lsi_convert_edited(tiny_path(dir, "a.gguf"), tiny_path(dir, "h"), NULL, 40000, NULL, &err),
                err);
@@ -280,7 +256,7 @@ static void test_shards(void)
     check_same_tensors(a, h);
     ls_model_close(a);
     ls_model_close(h);
-    end();
+    end_dir();
 }
 
 /* ---- refusals, cancelling, replacing ---------------------------------------------------------- */
@@ -296,7 +272,7 @@ static void test_refusals(void)
 {
     ls_convert_options o;
     ls_convert_options_defaults(&o);
-    begin(tiny_configs[0], LSI_BF16);
+    begin_model(tiny_configs[0], LSI_BF16);
     o.dtype = "q2_k";
     check_refused("in", "x.gguf", &o, LS_E_INVAL, "q2_k");
     o.dtype = "q8_0";
@@ -310,14 +286,14 @@ static void test_refusals(void)
     check_refused("in", "no/such/place", &o, LS_E_IO, "no/such");
     CHECK_INT(ls_convert(NULL, "x", NULL, &err), LS_E_INVAL);
     CHECK_INT(tiny_count(dir), 1); /* in */
-    end();
+    end_dir();
 }
 
 static void test_replacing(void)
 {
     ls_convert_options o;
     ls_convert_options_defaults(&o);
-    begin(tiny_configs[0], LSI_BF16);
+    begin_model(tiny_configs[0], LSI_BF16);
     REQUIRE_OK(convert("in", "a.gguf", "f32"), err);
     check_refused("in", "a.gguf", &o, LS_E_INVAL, "exists");
     REQUIRE_OK(convert("a.gguf", "h", "f32"), err);
@@ -345,7 +321,7 @@ static void test_replacing(void)
     check_refused("in", "a.gguf", &o, LS_E_INVAL, "is a file");
     o.format = "gguf";
     check_refused("in", "h", &o, LS_E_INVAL, "is a directory");
-    end();
+    end_dir();
 }
 
 static void write_thesis(void *user, size_t done, size_t total)
@@ -362,7 +338,7 @@ static void test_file_that_comes_late(void)
     ls_convert_options o;
     char path[64];
     ls_convert_options_defaults(&o);
-    begin(tiny_configs[0], LSI_BF16);
+    begin_model(tiny_configs[0], LSI_BF16);
     REQUIRE_OK(convert("in", "h", "f32"), err);
     o.force = true;
     o.progress = write_thesis;
@@ -370,7 +346,7 @@ static void test_file_that_comes_late(void)
     CHECK(!lsi_path_exists(tiny_path(dir, "h/thesis.txt")));
     snprintf(path, sizeof path, "h.tmp-%ld-0", (long)getpid());
     CHECK_INT(tiny_count(tiny_path(dir, path)), 1);
-    end();
+    end_dir();
 }
 
 struct watcher {
@@ -392,7 +368,7 @@ static void watch(void *user, size_t done, size_t total)
 static void test_progress_and_cancel(void)
 {
     static const char *const outputs[] = { "x.gguf", "x" };
-    begin(tiny_configs[0], LSI_BF16);
+    begin_model(tiny_configs[0], LSI_BF16);
     for (size_t i = 0; i < LSI_LEN(outputs); i++) {
         struct watcher w = { 0 };
         ls_convert_options o;
@@ -411,7 +387,7 @@ static void test_progress_and_cancel(void)
         CHECK_INT(w.total, 2 * 9 + 3);
         unlink(tiny_path(dir, "x.gguf"));
     }
-    end();
+    end_dir();
 }
 
 /* ---- memory ---------------------------------------------------------------------------------- */
@@ -420,7 +396,7 @@ static void test_progress_and_cancel(void)
 static void test_memory(void)
 {
     static const char *const ways[][2] = { { "in", "x.gguf" }, { "a.gguf", "x" } };
-    begin(tiny_configs[0], LSI_BF16);
+    begin_model(tiny_configs[0], LSI_BF16);
     REQUIRE_OK(convert("in", "a.gguf", "q8_0"), err);
     for (size_t way = 0; way < LSI_LEN(ways); way++)
         for (size_t fail_at = 1;; fail_at++) {
@@ -440,7 +416,7 @@ static void test_memory(void)
             CHECK_INT(st, LS_E_NOMEM);
             CHECK_INT(tiny_count(dir), 2 + way); /* in, a.gguf, and what the way before made */
         }
-    end();
+    end_dir();
 }
 
 int main(int argc, char **argv)

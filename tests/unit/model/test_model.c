@@ -2,20 +2,15 @@
 #include <unistd.h>
 
 #include "base/numbers.h"
-#include "test.h"
-#include "tiny.h"
-
-static ls_error err;
-static char dir[256];
+#include "tiny_case.h"
 
 static ls_model *open_tiny(const struct tiny_spec *spec)
 {
     ls_model *m = NULL;
-    memset(&err, 0, sizeof err);
-    tiny_dir(dir, sizeof dir);
+    begin_dir();
     tiny_model(dir, spec);
     const ls_status st = ls_model_open(dir, NULL, &m, &err);
-    tiny_remove(dir);
+    end_dir();
     CHECK((st == LS_OK) == (m != NULL));
     return m;
 }
@@ -176,7 +171,7 @@ static void test_tensor_list(void)
 static void test_paths(void)
 {
     ls_model *m = NULL;
-    tiny_dir(dir, sizeof dir);
+    begin_dir();
     tiny_model(dir, &(struct tiny_spec){ .config = tiny_configs[0], .dtype = LSI_F32 });
 
     ls_model_options o;
@@ -201,7 +196,7 @@ static void test_paths(void)
     tiny_write(dir, "b.gguf", "GGUF", 4);
     CHECK_INT(ls_model_open(dir, NULL, &m, &err), LS_E_INVAL);
     CHECK(m == NULL);
-    tiny_remove(dir);
+    end_dir();
 
     CHECK_INT(ls_model_open(NULL, NULL, &m, &err), LS_E_INVAL);
     CHECK_INT(ls_model_open("x", NULL, NULL, &err), LS_E_INVAL);

@@ -8,31 +8,7 @@
 #include "kernels/kernels.h"
 #include "small_params.h"
 #include "faulty.h"
-#include "test.h"
-#include "tiny.h"
-
-static ls_error err;
-static char dir[256];
-
-static void begin(const char *config, enum lsi_dtype dtype)
-{
-    memset(&err, 0, sizeof err);
-    tiny_dir(dir, sizeof dir);
-    mkdir(tiny_path(dir, "in"), 0777);
-    tiny_model(tiny_path(dir, "in"), &(struct tiny_spec){ .config = config, .dtype = dtype });
-}
-
-static void end(void)
-{
-    tiny_remove(dir);
-}
-
-static ls_model *open_model(const char *name)
-{
-    ls_model *m = NULL;
-    REQUIRE_OK(ls_model_open(tiny_path(dir, name), NULL, &m, &err), err);
-    return m;
-}
+#include "tiny_case.h"
 
 /* Parameters with adapters of rank 3 on q and down, saved as dir/adapter. */
 static void save_extended(struct lsi_params *p, const struct lsi_config *c, double alpha,
@@ -63,7 +39,7 @@ static void test_round_trip(void)
     struct lsi_params p;
     struct lsi_adapter a;
     struct lsi_safetensors st;
-    begin(tiny_configs[0], LSI_F32);
+    begin_model(tiny_configs[0], LSI_F32);
     ls_model *m = open_model("in");
     save_adapter(&p, &m->config, 6);
     CHECK_HAS(tiny_read(dir, "adapter/adapter_config.json"),
@@ -95,7 +71,7 @@ static void test_round_trip(void)
     lsi_adapter_close(&a);
     small_params_free(&p);
     ls_model_close(m);
-    end();
+    end_dir();
 }
 
 /* ---- merging ------------------------------------------------------------------------------------- */
@@ -170,7 +146,7 @@ static void test_merge(void)
 {
     for (size_t i = 0; i < tiny_n_configs; i++) {
         struct lsi_params p;
-        begin(tiny_configs[i], LSI_F32);
+        begin_model(tiny_configs[i], LSI_F32);
         ls_model *m = open_model("in");
         save_adapter(&p, &m->config, 1.5);
         ls_model_close(m);
@@ -184,7 +160,7 @@ static void test_merge(void)
         REQUIRE_OK(merge("in.gguf", "b.gguf", NULL), err);
         check_merged("in", "b.gguf", &p, 0.5, 1e-6);
         small_params_free(&p);
-        end();
+        end_dir();
     }
 }
 
@@ -216,7 +192,7 @@ static void test_merge_context(void)
     for (size_t i = 0; i < tiny_n_configs * LSI_LEN(cases); i++) {
         const struct lsi_extension *e = &cases[i % LSI_LEN(cases)];
         struct lsi_params p;
-        begin(tiny_configs[i / LSI_LEN(cases)], LSI_F32);
+        begin_model(tiny_configs[i / LSI_LEN(cases)], LSI_F32);
         ls_model *m = open_model("in");
         save_extended(&p, &m->config, 3, e);
         small_params_free(&p);
@@ -232,7 +208,7 @@ static void test_merge_context(void)
             ls_model_close(out);
         }
         ls_model_close(m);
-        end();
+        end_dir();
     }
 }
 
@@ -247,7 +223,7 @@ static void check_extension_refused(const char *text, ls_status status, const ch
 static void test_extension_refusals(void)
 {
     struct lsi_params p;
-    begin(tiny_configs[0], LSI_F32);
+    begin_model(tiny_configs[0], LSI_F32);
     ls_model *m = open_model("in");
     save_adapter(&p, &m->config, 3);
     small_params_free(&p);
@@ -263,13 +239,13 @@ static void test_extension_refusals(void)
     CHECK(!lsi_path_exists(tiny_path(dir, "out")));
     unlink(tiny_path(dir, "adapter/longspan.json")); /* as PEFT writes adapters */
     REQUIRE_OK(merge("in", "out", NULL), err);
-    end();
+    end_dir();
 }
 
 static void test_merge_types(void)
 {
     struct lsi_params p;
-    begin(tiny_configs[0], LSI_BF16);
+    begin_model(tiny_configs[0], LSI_BF16);
     ls_model *m = open_model("in");
     save_adapter(&p, &m->config, 3);
     ls_model_close(m);
@@ -293,7 +269,7 @@ static void test_merge_types(void)
     ls_model_close(q);
     ls_model_close(out);
     small_params_free(&p);
-    end();
+    end_dir();
 }
 
 /* Wide enough for blocks of 256. */
@@ -314,7 +290,7 @@ static void test_merge_keeps_types(void)
         { "q4_1", LSI_Q4_1, 0.1 },  { "q4_0", LSI_Q4_0, 0.18 },
     };
     struct lsi_params p;
-    begin(wide_config, LSI_BF16);
+    begin_model(wide_config, LSI_BF16);
     ls_model *m = open_model("in");
     save_adapter(&p, &m->config, 3);
     ls_model_close(m);
@@ -341,7 +317,7 @@ static void test_merge_keeps_types(void)
         unlink(tiny_path(dir, "out.gguf"));
     }
     small_params_free(&p);
-    end();
+    end_dir();
 }
 
 /* ---- refusals -------------------------------------------------------------------------------------- */
@@ -356,7 +332,7 @@ static void check_refused(const char *config, ls_status status, const char *part
 static void test_config_refusals(void)
 {
     struct lsi_params p;
-    begin(tiny_configs[4], LSI_F32);
+    begin_model(tiny_configs[4], LSI_F32);
     ls_model *m = open_model("in");
     save_adapter(&p, &m->config, 3);
     ls_model_close(m);
@@ -379,7 +355,7 @@ static void test_config_refusals(void)
         "\"init_lora_weights\": \"gaussian\", \"unheard_of\": {\"a\": 1}}";
     tiny_write(dir, "adapter/adapter_config.json", fine, sizeof fine - 1);
     REQUIRE_OK(merge("in", "out", NULL), err);
-    end();
+    end_dir();
 }
 
 /* Tensors of an adapter under these names, of rank 2 for 64 columns. */
@@ -419,7 +395,7 @@ static void test_tensor_refusals(void)
           "twice" },
         { { NULL }, LS_E_FORMAT, "no tensors" },
     };
-    begin(tiny_configs[4], LSI_F32);
+    begin_model(tiny_configs[4], LSI_F32);
     mkdir(tiny_path(dir, "adapter"), 0777);
     CHECK_INT(merge("in", "out", NULL), LS_E_IO);
     CHECK_HAS(err.text, "adapter_config.json");
@@ -440,7 +416,7 @@ static void test_tensor_refusals(void)
     REQUIRE_OK(merge("in", "out", NULL), err);
     CHECK_INT(merge("in", "out", NULL), LS_E_INVAL); /* it is there */
     CHECK_INT(ls_merge_adapter("in", NULL, "x", NULL, &err), LS_E_INVAL);
-    end();
+    end_dir();
 }
 
 /* ---- memory -------------------------------------------------------------------------------------- */
@@ -448,7 +424,7 @@ static void test_tensor_refusals(void)
 static void test_memory(void)
 {
     struct lsi_params p;
-    begin(tiny_configs[4], LSI_F32);
+    begin_model(tiny_configs[4], LSI_F32);
     ls_model *m = open_model("in");
     save_adapter(&p, &m->config, 3);
     ls_model_close(m);
@@ -469,7 +445,7 @@ static void test_memory(void)
         CHECK_INT(st, LS_E_NOMEM);
         CHECK_INT(tiny_count(dir), 2);
     }
-    end();
+    end_dir();
 }
 
 int main(int argc, char **argv)

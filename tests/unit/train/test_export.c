@@ -10,29 +10,7 @@
 #include "base/numbers.h"
 #include "model/hf_dir.h"
 #include "small_params.h"
-#include "test.h"
-#include "tiny.h"
-
-static ls_error err;
-static char dir[256];
-
-static void begin(void)
-{
-    memset(&err, 0, sizeof err);
-    tiny_dir(dir, sizeof dir);
-}
-
-static void end(void)
-{
-    tiny_remove(dir);
-}
-
-static ls_model *open_model(const char *name)
-{
-    ls_model *m = NULL;
-    REQUIRE_OK(ls_model_open(tiny_path(dir, name), NULL, &m, &err), err);
-    return m;
-}
+#include "tiny_case.h"
 
 /* Every parameter is in the opened model, as it was (F32) or rounded. */
 static void check_values(const struct lsi_params *p, const ls_model *m, enum lsi_dtype dtype)
@@ -67,7 +45,7 @@ static void check_values(const struct lsi_params *p, const ls_model *m, enum lsi
 static void test_families(void)
 {
     static const enum lsi_dtype dtypes[] = { LSI_F32, LSI_BF16 };
-    begin();
+    begin_dir();
     for (size_t i = 0; i < tiny_n_configs; i++)
         for (size_t k = 0; k < LSI_LEN(dtypes); k++) {
             struct lsi_params p;
@@ -90,7 +68,7 @@ static void test_families(void)
             lsi_config_fini(&c);
         }
     CHECK_INT(tiny_count(dir), 1);
-    end();
+    end_dir();
 }
 
 static void test_shards(void)
@@ -98,7 +76,7 @@ static void test_shards(void)
     struct lsi_params p;
     struct lsi_config c;
     const struct small_spec spec = { .dtype = LSI_F32 };
-    begin();
+    begin_dir();
     small_config(&c, tiny_configs[0]);
     small_params(&p, &c, &spec, NULL);
     const struct lsi_export e = { .params = &p, .config = &c, .dtype = LSI_F32 };
@@ -109,7 +87,7 @@ static void test_shards(void)
     ls_model_close(m);
     small_params_free(&p);
     lsi_config_fini(&c);
-    end();
+    end_dir();
 }
 
 /* ---- config.json of a source ------------------------------------------------------------------ */
@@ -180,7 +158,7 @@ static void yarn(struct lsi_config *c)
 
 static void test_patched_config(void)
 {
-    begin();
+    begin_dir();
     open_source(old_style);
     export_changed(NULL);
     CHECK_HAS(tiny_read(dir, "out/config.json"), "\"torch_dtype\": \"bfloat16\"");
@@ -197,13 +175,13 @@ static void test_patched_config(void)
     export_changed(yarn);
     CHECK_HAS(tiny_read(dir, "out/config.json"),
               "\"rope_scaling\": {\"rope_type\": \"yarn\", \"factor\": 8.0");
-    end();
+    end_dir();
 }
 
 /* Members that the text lacks are added; a head that the file lacks makes the model a tied one. */
 static void test_added_members(void)
 {
-    begin();
+    begin_dir();
     mkdir(tiny_path(dir, "in"), 0777);
     tiny_model(tiny_path(dir, "in"),
                &(struct tiny_spec){ .config =
@@ -217,22 +195,22 @@ static void test_added_members(void)
     CHECK_HAS(tiny_content, "\"tie_word_embeddings\": true");
     CHECK_HAS(tiny_content, "\"rope_theta\": 5e+06");
     CHECK_HAS(tiny_content, "\"rope_scaling\": null");
-    end();
+    end_dir();
 }
 
 /* The newer spelling is kept, of both kinds of layers. */
 static void test_patched_parameters(void)
 {
-    begin();
+    begin_dir();
     open_source(tiny_configs[5]);
     export_changed(longer);
     CHECK(strstr(tiny_read(dir, "out/config.json"), "rope_theta\": 5e+06, \"factor\": 8.0") != NULL);
     CHECK(strstr(tiny_content, "\"rope_scaling\"") == NULL);
-    end();
-    begin();
+    end_dir();
+    begin_dir();
     open_source(tiny_configs[3]);
     export_changed(yarn);
-    end();
+    end_dir();
 }
 
 /* A multimodal file's text model is a model of its own afterwards. */
@@ -243,12 +221,12 @@ static void test_text_config(void)
         "\"gemma3_text\", \"hidden_size\": 64, \"intermediate_size\": 96, \"num_hidden_layers\": 1, "
         "\"num_attention_heads\": 4, \"num_key_value_heads\": 1, \"head_dim\": 32, \"vocab_size\": 80, "
         "\"sliding_window\": 16}}";
-    begin();
+    begin_dir();
     open_source(text);
     export_changed(NULL);
     CHECK_HAS(tiny_read(dir, "out/config.json"), "Gemma3ForCausalLM");
     CHECK(strstr(tiny_content, "vision") == NULL);
-    end();
+    end_dir();
 }
 
 /* ---- tokenizer, other files --------------------------------------------------------------------- */
@@ -276,7 +254,7 @@ static void export_with(const char *tokenizer, const char *init)
 
 static void test_tokenizer(void)
 {
-    begin();
+    begin_dir();
     mkdir(tiny_path(dir, "in"), 0777);
     tiny_write(dir, "in/config.json", tiny_configs[0], strlen(tiny_configs[0]));
     export_with(NULL, tiny_path(dir, "in/config.json"));
@@ -295,7 +273,7 @@ static void test_tokenizer(void)
     CHECK_STR(tiny_read(dir, "out/tokenizer.json"), "{}");
     export_with(tiny_path(dir, "in/tokenizer.json"), NULL);
     CHECK_STR(tiny_read(dir, "out/tokenizer.json"), "{}");
-    end();
+    end_dir();
 }
 
 static void check_same_tokens(const char *a, const char *b)
@@ -324,7 +302,7 @@ static void test_gguf_source(void)
     struct lsi_params p;
     struct lsi_config c;
     const struct small_spec spec = { .dtype = LSI_BF16, .master = true };
-    begin();
+    begin_dir();
     REQUIRE_OK(ls_convert(model, tiny_path(dir, "in.gguf"), NULL, &err), err);
     ls_model *in = open_model("in.gguf");
     struct lsi_map m;
@@ -348,7 +326,7 @@ static void test_gguf_source(void)
     ls_model_close(in);
     small_params_free(&p);
     lsi_config_fini(&c);
-    end();
+    end_dir();
 }
 
 /* ---- failures ----------------------------------------------------------------------------------------- */
@@ -359,7 +337,7 @@ static void test_export_failures(void)
     struct lsi_config c;
     const struct small_spec spec = { .dtype = LSI_F32, .lora_rank = 2 };
     int cancel = 1;
-    begin();
+    begin_dir();
     small_config(&c, tiny_configs[4]);
     small_params(&p, &c, &spec, NULL);
     struct lsi_export e = { .params = &p, .config = &c, .dtype = LSI_F32 };
@@ -398,7 +376,7 @@ static void test_export_failures(void)
     }
     small_params_free(&p);
     lsi_config_fini(&c);
-    end();
+    end_dir();
 }
 
 int main(int argc, char **argv)

@@ -7,23 +7,8 @@
 
 #include "base/json.h"
 #include "small_params.h"
-#include "test.h"
-#include "tiny.h"
+#include "tiny_case.h"
 #include "train/run_file.h"
-
-static ls_error err;
-static char dir[256];
-
-static void begin(void)
-{
-    memset(&err, 0, sizeof err);
-    tiny_dir(dir, sizeof dir);
-}
-
-static void end(void)
-{
-    tiny_remove(dir);
-}
 
 static ls_train_step step_of(uint64_t n)
 {
@@ -52,7 +37,7 @@ static void append(uint64_t after, uint64_t first, uint64_t last)
 
 static void test_lines(void)
 {
-    begin();
+    begin_dir();
     append(0, 1, 3);
     CHECK_STR(tiny_read(dir, "metrics.jsonl"),
               "{\"step\":1,\"loss\":2.875,\"grad_norm\":1.5,\"lr\":1e-05,\"tokens\":4096,\"labels\":4095,"
@@ -63,7 +48,7 @@ static void test_lines(void)
               "\"seconds\":0.5,\"peak_bytes\":1099511627776,\"eval_loss\":2.25}\n");
     append(0, 1, 1); /* begun anew */
     CHECK(strstr(tiny_read(dir, "metrics.jsonl"), "\"step\":2") == NULL);
-    end();
+    end_dir();
 }
 
 struct seen {
@@ -89,7 +74,7 @@ static struct seen read_all(void)
 
 static void test_resume(void)
 {
-    begin();
+    begin_dir();
     append(0, 1, 9);
     FILE *f = fopen(tiny_path(dir, "metrics.jsonl"), "ab"); /* killed while writing */
     fputs("{\"step\":10,\"loss\":1.", f);
@@ -104,30 +89,30 @@ static void test_resume(void)
     CHECK(strstr(tiny_content, "\"step\":10") == NULL);
     append(8, 9, 9); /* nothing to cut */
     CHECK_INT(read_all().n, 9);
-    end();
+    end_dir();
 }
 
 static void test_bad_files(void)
 {
     struct lsi_metrics *m = NULL;
     struct seen x = { 0 };
-    begin();
+    begin_dir();
     tiny_write(dir, "metrics.jsonl", "{\"step\":1}\nnonsense\n{\"step\":2}\n", 32);
     CHECK_INT(lsi_metrics_read(tiny_path(dir, "metrics.jsonl"), see, &x, &err), LS_E_FORMAT);
     append(5, 6, 6); /* what cannot be read ends what is kept */
     CHECK_INT(read_all().n, 2);
     CHECK_INT(lsi_metrics_open(&m, tiny_path(dir, "nowhere"), 0, NULL, &err), LS_E_IO);
     CHECK(m == NULL);
-    end();
+    end_dir();
 }
 
 static void test_disk_full(void)
 {
     struct lsi_metrics *m = NULL;
-    begin();
+    begin_dir();
     if (mount("tmpfs", dir, "tmpfs", 0, "size=16k") != 0) {
         fprintf(stderr, "    skipped: no right to mount\n");
-        end();
+        end_dir();
         return;
     }
     REQUIRE_OK(lsi_metrics_open(&m, dir, 0, NULL, &err), err);
@@ -145,7 +130,7 @@ static void test_disk_full(void)
     const char *text = tiny_read(dir, "metrics.jsonl");
     CHECK(text[strlen(text) - 1] == '\n');
     umount(dir);
-    end();
+    end_dir();
 }
 
 /* ---- run.json ---------------------------------------------------------------------------------- */
@@ -155,7 +140,7 @@ static void test_run_file(void)
     ls_train_options o = { .struct_size = sizeof o };
     struct lsi_config c;
     struct lsi_json j;
-    begin();
+    begin_dir();
     o.model = "a \"model\".gguf";
     o.data = (const char *[]){ "one.txt", "two.jsonl" };
     o.n_data = 2;
@@ -187,7 +172,7 @@ static void test_run_file(void)
         }
     }
     lsi_config_fini(&c);
-    end();
+    end_dir();
 }
 
 static const char *setting(const ls_train_options *o, const char *name)

@@ -3,25 +3,16 @@
 
 #include <sys/stat.h>
 
-#include "test.h"
-#include "tiny.h"
+#include "tiny_case.h"
 #include "train/metrics.h"
 
-static ls_error err;
-static char dir[256];
 static char *text; /* of the picture */
-
-static void begin(void)
-{
-    memset(&err, 0, sizeof err);
-    tiny_dir(dir, sizeof dir);
-}
 
 static void end(void)
 {
     free(text);
     text = NULL;
-    tiny_remove(dir);
+    end_dir();
 }
 
 static ls_train_step step_of(uint64_t n, uint64_t of)
@@ -100,7 +91,7 @@ static void check_picture(void)
 static void test_lengths(void)
 {
     static const uint64_t lengths[] = { 1, 2, 3, 10, 41, 779, 780, 781, 5000 };
-    begin();
+    begin_dir();
     for (size_t i = 0; i < LSI_LEN(lengths); i++) {
         metrics(lengths[i], i % 2 == 0);
         draw();
@@ -117,7 +108,7 @@ static void test_lengths(void)
 static void test_values(void)
 {
     struct lsi_metrics *m = NULL;
-    begin();
+    begin_dir();
     REQUIRE_OK(lsi_metrics_open(&m, dir, 0, NULL, &err), err);
     for (uint64_t i = 1; i <= 5; i++) {
         const ls_train_step s = { .step = i,
@@ -139,7 +130,7 @@ static void test_values(void)
 
 static void test_nothing(void)
 {
-    begin();
+    begin_dir();
     CHECK_INT(lsi_plot_write(dir, NULL, &err), LS_E_IO);
     metrics(0, true);
     draw();

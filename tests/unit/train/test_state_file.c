@@ -10,11 +10,9 @@
 
 #include "small_params.h"
 #include "faulty.h"
-#include "test.h"
-#include "tiny.h"
+#include "tiny_case.h"
 
-static ls_error err;
-static char dir[256], path[LSI_MODEL_PATH];
+static char path[LSI_MODEL_PATH];
 static struct lsi_config config;
 
 static const struct lsi_setting settings[] = { { "seed", "1" }, { "dtype", "\"bf16\"" } };
@@ -24,15 +22,14 @@ static const struct lsi_state state = {
 
 static void begin(void)
 {
-    memset(&err, 0, sizeof err);
-    tiny_dir(dir, sizeof dir);
+    begin_dir();
     small_config(&config, tiny_configs[4]);
 }
 
 static void end(void)
 {
     lsi_config_fini(&config);
-    tiny_remove(dir);
+    end_dir();
 }
 
 static ls_status save(const struct lsi_params *p, uint64_t step)
