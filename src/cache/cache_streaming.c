@@ -10,7 +10,8 @@
  *     at t for recent keys and its own        at m for the sinks
  *
  * whose two results are merged by their log-sum-exp. Up to t = S + R the two positions are the same, and the
- * row is attended as in a full cache.
+ * row is attended as in a full cache. Layers with a sliding window keep it, at the positions of the text,
+ * whatever S and R are.
  *
  * Where the tokens lie is a storage's business (cache_streaming.h). Over packed storage `recent` is rounded
  * up to a block of tokens that share their scales; a prompt sees its window exactly.
@@ -65,12 +66,21 @@ static size_t recent_tokens(const struct lsi_cache_spec *spec, size_t n_prompt)
     return spec->storage ? lsi_round_up(n, lsi_packing_of(spec).group) : n;
 }
 
+size_t lsi_streaming_reach(const struct lsi_cache_shape *shape, size_t R)
+{
+    size_t most = R;
+    for (size_t l = 0; l < shape->L; l++) /* a window counts the newest token */
+        most = lsi_max_size(most, lsi_max_size(lsi_cache_window(shape, l), 1) - 1);
+    return most;
+}
+
 /* What the storage is told: sinks and window are the policy's. */
-static struct lsi_packing packing(const struct lsi_cache_spec *spec, size_t R)
+static struct lsi_packing packing(const struct lsi_cache_shape *shape, const struct lsi_cache_spec *spec,
+                                  size_t R)
 {
     struct lsi_packing how = lsi_packing_of(spec);
     how.sinks = (size_t)spec->value[SINK].n;
-    how.window = R;
+    how.window = lsi_streaming_reach(shape, R);
     how.at_once = spec->value[PROMPT].n == PROMPT_DENSE;
     return how;
 }
@@ -121,7 +131,7 @@ static size_t plan_prompt(const struct lsi_cache_shape *shape, const struct lsi_
                           size_t n_tokens, size_t n_prompt)
 {
     const size_t prompt = lsi_min_size(n_prompt > 0 ? n_prompt : n_tokens, shape->n_ctx);
-    const struct lsi_packing how = packing(spec, recent_tokens(spec, prompt));
+    const struct lsi_packing how = packing(shape, spec, recent_tokens(spec, prompt));
     return storage_of(spec)->plan(shape, &how, n_tokens, n_prompt);
 }
 
@@ -142,7 +152,7 @@ static ls_status create(struct lsi_cache **cache, const struct lsi_cache_shape *
                         const struct lsi_cache_spec *spec, const ls_alloc *alloc, ls_error *err)
 {
     const size_t R = recent_tokens(spec, 1);
-    const struct lsi_packing how = packing(spec, R);
+    const struct lsi_packing how = packing(shape, spec, R);
     struct lsi_streaming *c;
     LSI_TRY(storage_of(spec)->create(&c, shape, spec, &how, alloc, err));
     c->storage = storage_of(spec);
@@ -328,23 +338,16 @@ static void attend_sinks(struct lsi_streaming *c, struct lsi_exec *ex, size_t la
     lsi_op_attention(ex, &a);
 }
 
-/* Whether a layer that sees `window` tokens reaches the sinks, over the positions of the cache. */
-static bool sees_sinks(const struct lsi_streaming *c, size_t window)
-{
-    return c->S > 0 && (window == 0 || (window > c->S + c->R && !c->open));
-}
-
 /* Rows from `row` on, between whose sinks and recent tokens something has been dropped. */
 static void attend_parts(struct lsi_streaming *c, struct lsi_exec *ex, size_t layer,
                          const struct lsi_cache_query *q, size_t row)
 {
     const struct lsi_cache_shape *shape = &c->base.shape;
-    const size_t n = q->T - row, most = c->open ? SIZE_MAX : c->R + 1;
-    const size_t window = q->window > 0 && q->window < most ? q->window : c->open ? 0 : most;
+    const size_t n = q->T - row, window = c->open ? 0 : c->R + 1;
     const size_t from = c->open ? c->start - c->R : c->S;
     float *lse = q->lse ? q->lse + row * shape->H : NULL;
 
-    if (!sees_sinks(c, q->window)) {
+    if (c->S == 0) {
         attend_recent(c, ex, layer, q, row, n, from, window, lse);
         return;
     }
@@ -371,7 +374,7 @@ static void attend(struct lsi_cache *cache, struct lsi_exec *ex, size_t layer,
                    const struct lsi_cache_query *q)
 {
     struct lsi_streaming *c = streaming(cache);
-    const size_t whole = whole_rows(c, q->T);
+    const size_t whole = q->window > 0 ? q->T : whole_rows(c, q->T);
     if (whole > 0)
         attend_recent(c, ex, layer, q, 0, whole, 0, q->window, q->lse);
     if (whole < q->T)
@@ -414,9 +417,9 @@ static size_t kept(const struct lsi_cache *cache, size_t layer, size_t g, int64_
 {
     const struct lsi_streaming *c = streaming_const(cache);
     const size_t t = cache->length, window = lsi_cache_window(&cache->shape, layer);
-    const bool whole = t <= c->S + c->R;
-    const size_t most = whole ? t : c->R, n = window > 0 ? lsi_min_size(window - 1, most) : most;
-    const size_t sinks = !whole && sees_sinks(c, window) ? c->S : 0;
+    const bool whole = window > 0 || t <= c->S + c->R;
+    const size_t n = window > 0 ? lsi_min_size(window - 1, t) : whole ? t : c->R;
+    const size_t sinks = whole ? 0 : c->S;
     (void)g;
     for (size_t i = 0; pos && i < sinks; i++)
         pos[i] = (int64_t)i;

@@ -64,6 +64,9 @@ static inline size_t lsi_streaming_sink_pages(size_t S)
     return lsi_div_up(S, LSI_KV_PAGE);
 }
 
+/** Tokens before the newest that some layer sees besides the sinks. */
+size_t lsi_streaming_reach(const struct lsi_cache_shape *shape, size_t R);
+
 /** The most positions that the model can tell apart. */
 static inline size_t lsi_streaming_positions(const struct lsi_cache_shape *shape)
 {

@@ -26,7 +26,7 @@ static ls_status copy(const struct lsi_streaming *from, struct lsi_streaming **c
 /* The storage learns what the policy has found out since: its window, and where it ends. */
 static void take_window(struct lsi_streaming *c)
 {
-    c->kivi.packed.how.window = c->R;
+    c->kivi.packed.how.window = lsi_streaming_reach(&c->base.shape, c->R);
     c->kivi.packed.start = c->open ? c->start : SIZE_MAX;
 }
 

@@ -32,7 +32,7 @@ static size_t most_pages(const struct lsi_cache_shape *shape, size_t S, size_t R
 
 static size_t most_of(const struct lsi_streaming *c)
 {
-    return most_pages(&c->base.shape, c->S, c->R);
+    return most_pages(&c->base.shape, c->S, lsi_streaming_reach(&c->base.shape, c->R));
 }
 
 static size_t plan(const struct lsi_cache_shape *shape, const struct lsi_packing *how, size_t n,
@@ -87,8 +87,9 @@ static size_t index_of(const struct lsi_streaming *c, size_t page)
 /* The oldest token besides the sinks that rows to come may see. */
 static size_t oldest_seen(const struct lsi_streaming *c)
 {
-    const size_t from = c->open ? c->start : c->base.length;
-    return from > c->R ? from - c->R : 0;
+    const size_t from = c->open ? c->start : c->base.length,
+                 reach = lsi_streaming_reach(&c->base.shape, c->R);
+    return from > reach ? from - reach : 0;
 }
 
 /* Pages at the beginning of the ring that nobody will see. */
@@ -191,7 +192,8 @@ static struct lsi_kv_view sinks(const struct lsi_streaming *c, size_t layer)
 
 static ls_status cut(struct lsi_streaming *c, size_t n_tokens, ls_error *err)
 {
-    const size_t n_sinks = sink_pages(c), from = n_tokens > c->R ? n_tokens - c->R : 0;
+    const size_t n_sinks = sink_pages(c), reach = lsi_streaming_reach(&c->base.shape, c->R);
+    const size_t from = n_tokens > reach ? n_tokens - reach : 0;
     const bool in_sinks = n_tokens <= n_sinks * LSI_KV_PAGE;
     if (!contiguous(c) && !in_sinks && from < c->first * LSI_KV_PAGE)
         return lsi_fail(
