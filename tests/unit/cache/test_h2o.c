@@ -481,7 +481,7 @@ static void test_sliding_layers(void)
 {
     struct fixture f;
     make_data(18, 1);
-    check_sliding_layer_is(usual, "full:fp32");
+    check_sliding_layer_is(usual, "full:fp32", 0);
     open_sliding(&f, usual, 100);
     feed_prompt(&f, 0, 700, 200, NULL);
     CHECK(rig_bytes(&f) < f.cache->policy->plan(&f.cache->shape, &f.cache->spec, 700) * 3 / 4);

@@ -214,7 +214,7 @@ static void test_percentages(void)
 
 static void test_sliding_layers_are_plain(void)
 {
-    check_sliding_layer_is("quest:budget=48,skip=0,fp32", "full:fp32");
+    check_sliding_layer_is("quest:budget=48,skip=0,fp32", "full:fp32", 0);
 }
 
 int main(int argc, char **argv)

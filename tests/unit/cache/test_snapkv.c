@@ -332,7 +332,7 @@ static void test_memory(void)
 static void test_sliding_layers(void)
 {
     make_data(14, 1);
-    check_sliding_layer_is(usual, "full:fp32");
+    check_sliding_layer_is(usual, "full:fp32", 0);
 }
 
 static void test_budgets(void)
