@@ -8,59 +8,18 @@
 
 #include <dirent.h>
 #include <errno.h>
-#include <stdatomic.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "faulty.h"
 #include "test.h"
 
 #define MODELS LS_SOURCE_DIR "/tests/data/models/"
 #define LEN(a) (sizeof(a) / sizeof(a)[0])
-#define GUARD  64 /* bytes in front of an allocation: its size, and the alignment kept */
 
 static const char text[] = "The capital of France is Paris; 3.14159 and \xe4\xb8\xad\xe6\x96\x87 \xff\n";
 
-/* ---- an allocator that fails ------------------------------------------------ */
-
-struct faulty {
-    atomic_size_t requests;
-    size_t fail_at; /* number of the request that fails, from 1; 0: none */
-    bool persistent;
-    atomic_size_t refused;
-    atomic_llong outstanding; /* bytes */
-    atomic_size_t wrong_size; /* frees that name another size */
-};
-
-static void *faulty_alloc(void *user, size_t bytes)
-{
-    struct faulty *f = user;
-    const size_t n = atomic_fetch_add(&f->requests, 1) + 1;
-
-    if (f->fail_at && (n == f->fail_at || (f->persistent && n > f->fail_at))) {
-        atomic_fetch_add(&f->refused, 1);
-        return NULL;
-    }
-    char *p = aligned_alloc(GUARD, (bytes + 2 * GUARD - 1) / GUARD * GUARD);
-    if (!p)
-        return NULL;
-    memcpy(p, &bytes, sizeof bytes);
-    atomic_fetch_add(&f->outstanding, (long long)bytes);
-    return p + GUARD;
-}
-
-static void faulty_free(void *user, void *ptr, size_t bytes)
-{
-    struct faulty *f = user;
-    if (!ptr)
-        return;
-    char *p = (char *)ptr - GUARD;
-    size_t taken;
-    memcpy(&taken, p, sizeof taken);
-    if (taken != bytes)
-        atomic_fetch_add(&f->wrong_size, 1);
-    atomic_fetch_sub(&f->outstanding, (long long)taken);
-    free(p);
-}
+/* ---- allocations that fail -------------------------------------------------- */
 
 typedef ls_status scenario_fn(const ls_alloc *a, ls_error *err);
 

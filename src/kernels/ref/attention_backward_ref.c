@@ -1,33 +1,11 @@
 /* Gradient of attention over slots of one page, by the formula, sums in double. */
-#include "kernels/impl.h"
+#include "kernels/ref/kv_element_ref.h"
 
 #include <math.h>
 
-typedef float element_fn(const void *head, size_t D, size_t slot, size_t d);
-
 struct format {
-    element_fn *key, *value;
+    lsk_kv_element_fn *key, *value;
 };
-
-static float f32_key(const void *head, size_t D, size_t slot, size_t d)
-{
-    return ((const float *)head)[lsk_kv_f32_k(D, slot, d)];
-}
-
-static float f32_value(const void *head, size_t D, size_t slot, size_t d)
-{
-    return ((const float *)head)[lsk_kv_f32_v(D, slot, d)];
-}
-
-static float bf16_key(const void *head, size_t D, size_t slot, size_t d)
-{
-    return lsi_bf16_to_f32(((const lsi_bf16 *)head)[lsk_kv_bf16_k(D, slot, d)]);
-}
-
-static float bf16_value(const void *head, size_t D, size_t slot, size_t d)
-{
-    return lsi_bf16_to_f32(((const lsi_bf16 *)head)[lsk_kv_bf16_v(D, slot, d)]);
-}
 
 /* The row of token t and head j, slots from .. to - 1. */
 static void see_slots(const struct lsk_attn_backward *a, const struct format *f, size_t t, size_t j,
@@ -71,13 +49,13 @@ static void backward(const struct lsk_attn_backward *a, const struct format *f)
 
 void lsk_attn_backward_f32_ref(const struct lsk_attn_backward *a)
 {
-    const struct format f = { f32_key, f32_value };
+    const struct format f = { lsk_ref_f32_key, lsk_ref_f32_value };
     backward(a, &f);
 }
 
 void lsk_attn_backward_bf16_ref(const struct lsk_attn_backward *a)
 {
-    const struct format f = { bf16_key, bf16_value };
+    const struct format f = { lsk_ref_bf16_key, lsk_ref_bf16_value };
     backward(a, &f);
 }
 

@@ -5,37 +5,15 @@
  *     m' = max(m, max z);  a = 2^(m - m');  w_s = 2^(z_s - m')
  *     l  = a l + sum w_s;  acc = a acc + sum w_s v_s;  m = m'
  */
-#include "kernels/impl.h"
+#include "kernels/ref/kv_element_ref.h"
 
 #include <math.h>
 #include <string.h>
 
-typedef float element_fn(const void *head, size_t D, size_t slot, size_t d);
-
 struct format {
-    element_fn *key, *value;
+    lsk_kv_element_fn *key, *value;
     float (*round)(float x); /* of queries and weights */
 };
-
-static float f32_key(const void *head, size_t D, size_t slot, size_t d)
-{
-    return ((const float *)head)[lsk_kv_f32_k(D, slot, d)];
-}
-
-static float f32_value(const void *head, size_t D, size_t slot, size_t d)
-{
-    return ((const float *)head)[lsk_kv_f32_v(D, slot, d)];
-}
-
-static float bf16_key(const void *head, size_t D, size_t slot, size_t d)
-{
-    return lsi_bf16_to_f32(((const lsi_bf16 *)head)[lsk_kv_bf16_k(D, slot, d)]);
-}
-
-static float bf16_value(const void *head, size_t D, size_t slot, size_t d)
-{
-    return lsi_bf16_to_f32(((const lsi_bf16 *)head)[lsk_kv_bf16_v(D, slot, d)]);
-}
 
 static float q8_scale(const void *scales, size_t slot, size_t d)
 {
@@ -64,9 +42,9 @@ static float to_bf16(float x)
     return lsi_bf16_to_f32(lsi_bf16_from_f32(x));
 }
 
-static const struct format f32_format = { f32_key, f32_value, exact };
-static const struct format bf16_format = { bf16_key, bf16_value, exact };
-static const struct format bf16_round_format = { bf16_key, bf16_value, to_bf16 };
+static const struct format f32_format = { lsk_ref_f32_key, lsk_ref_f32_value, exact };
+static const struct format bf16_format = { lsk_ref_bf16_key, lsk_ref_bf16_value, exact };
+static const struct format bf16_round_format = { lsk_ref_bf16_key, lsk_ref_bf16_value, to_bf16 };
 static const struct format q8_format = { q8_key, q8_value, exact };
 
 static float dot(const struct format *f, const float *q, const void *head, size_t D, size_t slot)

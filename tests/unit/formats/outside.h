@@ -1,8 +1,6 @@
-/* What tests of files need from outside: a folder of their own, and memory that runs out. */
+/* What tests of files need from outside: a folder of their own. */
 #ifndef TEST_OUTSIDE_H
 #define TEST_OUTSIDE_H
-
-#include <longspan/alloc.h>
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -29,29 +27,6 @@ static inline void temp_dir_remove(void)
     snprintf(command, sizeof command, "rm -rf %s", temp_dir_path);
     if (system(command) != 0)
         fprintf(stderr, "cannot remove %s\n", temp_dir_path);
-}
-
-/* The allocation number `countdown` fails; `held` counts the blocks that live. */
-struct failing {
-    int countdown;
-    long held;
-};
-
-static inline void *failing_alloc(void *user, size_t n)
-{
-    struct failing *f = user;
-    if (f->countdown-- == 0)
-        return NULL;
-    f->held++;
-    return aligned_alloc(64, (n + 63) / 64 * 64);
-}
-
-static inline void failing_free(void *user, void *p, size_t n)
-{
-    (void)n;
-    if (p)
-        ((struct failing *)user)->held--;
-    free(p);
 }
 
 #endif

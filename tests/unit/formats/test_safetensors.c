@@ -3,6 +3,7 @@
 
 #include "bytes.h"
 #include "test.h"
+#include "faulty.h"
 #include "outside.h"
 
 static struct bytes file;
@@ -325,21 +326,21 @@ static void test_no_memory(void)
 {
     save_shards();
     save_text(INDEX, GOOD_INDEX);
-    for (int i = 0;; i++) {
-        struct failing f = { .countdown = i };
-        const ls_alloc alloc = { failing_alloc, failing_free, &f };
+    for (size_t i = 1;; i++) {
+        struct faulty f = { .fail_at = i };
+        const ls_alloc alloc = { faulty_alloc, faulty_free, &f };
         struct lsi_safetensors s;
         ls_error err = { 0 };
         const ls_status st = lsi_st_open_dir(&s, temp_dir(), &alloc, &err);
         if (st == LS_OK) {
             lsi_st_close(&s);
-            CHECK_INT(f.held, 0);
-            CHECK(i > 15);
+            CHECK_INT(f.outstanding, 0);
+            CHECK(i > 16);
             break;
         }
         CHECK_INT(st, LS_E_NOMEM);
         CHECK(strstr(err.text, "memory"));
-        CHECK_INT(f.held, 0);
+        CHECK_INT(f.outstanding, 0);
     }
 }
 

@@ -3,6 +3,7 @@
 
 #include <sys/stat.h>
 
+#include "faulty.h"
 #include "outside.h"
 #include "test.h"
 
@@ -155,16 +156,16 @@ static void test_misuse(void)
 
 static void test_no_memory(void)
 {
-    for (int i = 0;; i++) {
-        struct failing f = { .countdown = i };
-        const ls_alloc alloc = { failing_alloc, failing_free, &f };
+    for (size_t i = 1;; i++) {
+        struct faulty f = { .fail_at = i };
+        const ls_alloc alloc = { faulty_alloc, faulty_free, &f };
         struct lsi_st_writer *w;
         ls_error err = { 0 };
         remove(out_path());
         ls_status st = lsi_st_writer_create(&w, out_path(), &alloc, &err);
         if (st == LS_OK)
             st = write_all(w, &err);
-        CHECK_INT(f.held, 0);
+        CHECK_INT(f.outstanding, 0);
         if (st == LS_OK)
             break;
         CHECK(st == LS_E_NOMEM || st == LS_E_LIMIT);

@@ -1,4 +1,5 @@
 /* Every allocation fails once: a status comes back and nothing is left behind. */
+#include "faulty.h"
 #include "formats/gguf.h"
 #include "recorded.h"
 
@@ -6,27 +7,8 @@
 
 #include <unistd.h>
 
-/* Allocations can be counted, and one of them made to fail. */
-static size_t n_live, n_calls, fail_at;
-
-static void *count_alloc(void *user, size_t bytes)
-{
-    (void)user;
-    if (++n_calls == fail_at)
-        return NULL;
-    n_live++;
-    return aligned_alloc(64, (bytes + 63) / 64 * 64);
-}
-
-static void count_free(void *user, void *p, size_t bytes)
-{
-    (void)user;
-    (void)bytes;
-    n_live -= p != NULL;
-    free(p);
-}
-
-static const ls_alloc counting = { count_alloc, count_free, NULL };
+static struct faulty faulty;
+static const ls_alloc counting = { faulty_alloc, faulty_free, &faulty };
 
 /* What is tried, on a file or directory; all that it makes is released again. */
 typedef ls_status trial_fn(const char *path, ls_error *err);
@@ -38,21 +20,21 @@ typedef ls_status trial_fn(const char *path, ls_error *err);
 static void try_all(trial_fn *trial, const char *path, bool may_do_without)
 {
     bool done = false;
-    for (fail_at = 1; !done && fail_at < 20000; fail_at++) {
+    for (faulty.fail_at = 1; !done && faulty.fail_at < 20000; faulty.fail_at++) {
         ls_error err = { 0 };
-        n_calls = 0;
+        faulty.n = 0;
         const ls_status st = trial(path, &err);
-        done = n_calls < fail_at;
+        done = faulty.n < faulty.fail_at;
         if (!may_do_without || st != LS_OK)
             CHECK_INT(st, done ? LS_OK : LS_E_NOMEM);
-        CHECK_INT(n_live, 0);
+        CHECK_INT(faulty.outstanding, 0);
         if (test_failures) {
-            fprintf(stderr, "  allocation %zu of %s: %s\n", fail_at, path, err.text);
+            fprintf(stderr, "  allocation %zu of %s: %s\n", faulty.fail_at, path, err.text);
             break;
         }
     }
-    fail_at = 0;
-    CHECK(done && n_calls > 3);
+    faulty.fail_at = 0;
+    CHECK(done && faulty.n > 3);
 }
 
 /* ---- opening and encoding -------------------------------------------------------- */
@@ -141,7 +123,7 @@ static void make(const char *name)
     const ls_status st = lsi_tokenizer_from_json(m.data, m.bytes, path, &counting, &made, &err);
     lsi_map_close(&m);
     REQUIRE_OK(st, err);
-    n_live = 0;
+    faulty.outstanding = 0;
 }
 
 static void test_writing(void)

@@ -25,6 +25,15 @@ static void save_adapter(struct lsi_params *p, const struct lsi_config *c, doubl
     save_extended(p, c, alpha, &none);
 }
 
+/* A model in dir/in and an adapter of it in dir/adapter, with the parameters that were saved. */
+static void begin_adapter(struct lsi_params *p, const char *config, enum lsi_dtype dtype, double alpha)
+{
+    begin_model(config, dtype);
+    ls_model *m = open_model("in");
+    save_adapter(p, &m->config, alpha);
+    ls_model_close(m);
+}
+
 static const struct lsi_param *param(const struct lsi_params *p, enum lsi_param_kind kind, enum lsi_role role,
                                      size_t layer)
 {
@@ -146,10 +155,7 @@ static void test_merge(void)
 {
     for (size_t i = 0; i < tiny_n_configs; i++) {
         struct lsi_params p;
-        begin_model(tiny_configs[i], LSI_F32);
-        ls_model *m = open_model("in");
-        save_adapter(&p, &m->config, 1.5);
-        ls_model_close(m);
+        begin_adapter(&p, tiny_configs[i], LSI_F32, 1.5);
         REQUIRE_OK(ls_convert(tiny_path(dir, "in"), tiny_path(dir, "in.gguf"), NULL, &err), err);
         REQUIRE_OK(merge("in", "a", NULL), err);
         check_merged("in", "a", &p, 0.5, 1e-6);
@@ -223,11 +229,8 @@ static void check_extension_refused(const char *text, ls_status status, const ch
 static void test_extension_refusals(void)
 {
     struct lsi_params p;
-    begin_model(tiny_configs[0], LSI_F32);
-    ls_model *m = open_model("in");
-    save_adapter(&p, &m->config, 3);
+    begin_adapter(&p, tiny_configs[0], LSI_F32, 3);
     small_params_free(&p);
-    ls_model_close(m);
     check_extension_refused("{\"rope_scaling\": \"square:4\"}", LS_E_INVAL, "square:4");
     check_extension_refused("{\"rope_base\": -1}", LS_E_INVAL, "-1");
     check_extension_refused("{\"context_length\": 0}", LS_E_FORMAT, "0 tokens");
@@ -245,10 +248,7 @@ static void test_extension_refusals(void)
 static void test_merge_types(void)
 {
     struct lsi_params p;
-    begin_model(tiny_configs[0], LSI_BF16);
-    ls_model *m = open_model("in");
-    save_adapter(&p, &m->config, 3);
-    ls_model_close(m);
+    begin_adapter(&p, tiny_configs[0], LSI_BF16, 3);
     REQUIRE_OK(merge("in", "bf16", NULL), err);
     check_merged("in", "bf16", &p, 1, 0.005); /* values up to 1.2 */
     REQUIRE_OK(merge("in", "f32", "f32"), err);
@@ -290,10 +290,7 @@ static void test_merge_keeps_types(void)
         { "q4_1", LSI_Q4_1, 0.1 },  { "q4_0", LSI_Q4_0, 0.18 },
     };
     struct lsi_params p;
-    begin_model(wide_config, LSI_BF16);
-    ls_model *m = open_model("in");
-    save_adapter(&p, &m->config, 3);
-    ls_model_close(m);
+    begin_adapter(&p, wide_config, LSI_BF16, 3);
     for (size_t i = 0; i < LSI_LEN(types); i++) {
         ls_convert_options o;
         ls_convert_options_defaults(&o);
@@ -332,10 +329,7 @@ static void check_refused(const char *config, ls_status status, const char *part
 static void test_config_refusals(void)
 {
     struct lsi_params p;
-    begin_model(tiny_configs[4], LSI_F32);
-    ls_model *m = open_model("in");
-    save_adapter(&p, &m->config, 3);
-    ls_model_close(m);
+    begin_adapter(&p, tiny_configs[4], LSI_F32, 3);
     small_params_free(&p);
     check_refused("{\"peft_type\": \"LORA\", \"r\": 3, \"use_dora\": true}", LS_E_UNSUPPORTED, "use_dora");
     check_refused("{\"r\": 3, \"use_rslora\": true}", LS_E_UNSUPPORTED, "use_rslora");
@@ -424,10 +418,7 @@ static void test_tensor_refusals(void)
 static void test_memory(void)
 {
     struct lsi_params p;
-    begin_model(tiny_configs[4], LSI_F32);
-    ls_model *m = open_model("in");
-    save_adapter(&p, &m->config, 3);
-    ls_model_close(m);
+    begin_adapter(&p, tiny_configs[4], LSI_F32, 3);
     small_params_free(&p);
     for (size_t fail_at = 1;; fail_at++) {
         struct faulty f = { .fail_at = fail_at };
