@@ -373,9 +373,9 @@ def case_from_scratch(folder):
     config["num_hidden_layers"] = 1
     with open(os.path.join(model, "config.json"), "w", encoding="utf-8") as f:
         json.dump(config, f)
-    begin = ("--init", os.path.join(model, "config.json"), "--tokenizer", MODEL)
-    runs = [Run(folder, name, "--seed", seed, "--lr", "1e-2", model=begin)
-            for name, seed in (("a", 7), ("b", 7), ("c", 8))]
+    runs = [Run(folder, name, "--seed", seed, "--lr", "1e-2",
+                model=("--init", os.path.join(model, "config.json"), "--tokenizer", tokenizer))
+            for name, seed, tokenizer in (("a", 7, MODEL), ("b", 7, os.path.join(MODEL, "tokenizer.json")), ("c", 8, MODEL))]
     ends = [run.go(8) for run in runs]
     check("random weights are trained", all(status == 0 for status, _, _ in ends), ends)
     check("the seed decides", runs[0].result() == runs[1].result() != runs[2].result())
@@ -458,6 +458,20 @@ def case_told(folder):
           and json.loads(out)["step"] is None, (status, out, err))
     status, _, err = run.go(2, "--resume")
     check("more than was asked for", status == 0 and "has done 3 steps, more than the 2 asked for" in err, (status, err))
+
+
+def case_peak(folder):
+    """The peak memory is that of the run, not of who started it."""
+    ballast = bytearray(400 << 20)
+    ballast[::4096] = bytes([1]) * len(range(0, len(ballast), 4096))
+    run = Run(folder, "run")
+    status, _, err = run.go(2)
+    peaks = [m["peak_bytes"] for m in run.metrics()] if status == 0 else []
+    check("peak memory of the run alone", peaks and max(peaks) < 300 << 20 < len(ballast), (status, err, peaks))
+    status, out, err = longspan("train", "-m", MODEL, "--seq", 100000, "--memory", "1GiB", "--dry-step", "--json", "-q")
+    told = json.loads(out) if status == 0 else {}
+    check("it is what was planned and little more", status == 0 and told["planned_bytes"] == told["allocated_bytes"]
+          and 0 < told["peak_bytes"] - told["planned_bytes"] < 32 << 20, (status, err, told))
 
 
 def case_other_data(folder):
