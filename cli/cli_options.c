@@ -162,11 +162,12 @@ static bool parse_count(const char *s, size_t n, long long *v)
     return *end == '\0' && errno == 0;
 }
 
-static int complain_range(const struct option_row *r, const char *shown, const char *value)
+/* v: the number of the value that is out of range. */
+static int complain_range(const struct option_row *r, const char *shown, const char *value, double v)
 {
-    if (r->highest >= (double)(1LL << 24))
+    if (v < r->lowest && r->highest >= (double)(1LL << 24))
         return cli_usage("%s is '%s'; it must be %.0f or greater", shown, value, r->lowest);
-    return cli_usage("%s is '%s'; it must lie between %g and %g", shown, value, r->lowest, r->highest);
+    return cli_usage("%s is '%s'; it must lie between %.15g and %.15g", shown, value, r->lowest, r->highest);
 }
 
 static int set_count(const struct option_row *r, void *field, const char *shown, const char *value)
@@ -176,7 +177,7 @@ static int set_count(const struct option_row *r, void *field, const char *shown,
     if (!parse_count(value, strlen(value), &v))
         return cli_usage("%s is '%s'; it must be a whole number", shown, value);
     if ((double)v < r->lowest || (double)v > r->highest)
-        return complain_range(r, shown, value);
+        return complain_range(r, shown, value, (double)v);
     *(long long *)field = v;
     return EXIT_OK;
 }
@@ -189,7 +190,7 @@ static int set_real(const struct option_row *r, void *field, const char *shown, 
     if (end == value || *end != '\0' || isnan(v))
         return cli_usage("%s is '%s'; it must be a number", shown, value);
     if (v < r->lowest || v > r->highest)
-        return complain_range(r, shown, value);
+        return complain_range(r, shown, value, v);
     *(double *)field = v;
     return EXIT_OK;
 }
@@ -248,7 +249,7 @@ static int set_reals(const struct option_row *r, void *field, const char *shown,
             return cli_usage("%s is '%s'; it must be numbers with a comma between them: %s", shown, value,
                              r->argument);
         if (v < r->lowest || v > r->highest)
-            return complain_range(r, shown, value);
+            return complain_range(r, shown, value, v);
         list->items = cli_realloc(list->items, list->n + 1, sizeof *list->items);
         list->items[list->n++] = v;
         if (!*end)
@@ -305,7 +306,7 @@ static int set_counts(const struct option_row *r, void *field, const char *shown
             return cli_usage("%s is '%s'; it must be whole numbers with commas between them, such as 0,4096",
                              shown, value);
         if ((double)v < r->lowest || (double)v > r->highest)
-            return complain_range(r, shown, value);
+            return complain_range(r, shown, value, (double)v);
         list->items = cli_realloc(list->items, list->n + 1, sizeof *list->items);
         list->items[list->n++] = v;
         p += len;

@@ -10,6 +10,10 @@
  */
 int train_options(const struct cli_options *o, ls_train_options *t, char **model);
 
+/** Report a failure. Where a step takes more memory than there is, the sentence goes on with what would fit.
+ */
+int train_fails(const ls_train_options *t, ls_status st, const ls_error *err);
+
 /** Of these, what decides the memory of a step: mode, numbers, adapters, clipping, accumulation, pieces. */
 void train_options_how(const struct cli_options *o, ls_train_options *t);
 

@@ -26,6 +26,8 @@ struct run {
     bool drawn;
     struct progress reading; /* of the data at hand */
     size_t read;             /* bytes of them */
+    ls_train_plan plan;      /* of a dry step */
+    uint64_t allocated;
 };
 
 /* ---- while it runs --------------------------------------------------------------- */
@@ -135,6 +137,14 @@ static void on_note(void *user, const char *sentence)
     cli_note(false, "%s", sentence);
 }
 
+static void on_dry_step(void *user, const ls_train_plan *plan, uint64_t allocated_bytes)
+{
+    struct run *r = user;
+
+    r->plan = *plan;
+    r->allocated = allocated_bytes;
+}
+
 /* ---- at the end -------------------------------------------------------------------- */
 
 static int print_json(const struct run *r, bool stopped)
@@ -145,7 +155,7 @@ static int print_json(const struct run *r, bool stopped)
     json_open(&j, NULL, '{');
     json_str(&j, "out", r->o->out);
     json_bool(&j, "stopped", stopped);
-    json_uint(&j, "step", r->last.step);
+    json_real(&j, "step", r->last.step ? (double)r->last.step : NAN);
     json_int(&j, "steps", r->o->steps);
     json_real(&j, "loss", r->last.step ? r->last.loss : NAN);
     json_real(&j, "mean_loss", r->last.step ? r->loss : NAN);
@@ -167,10 +177,12 @@ static int finish(const struct run *r, bool stopped)
 
     format_seconds(took, now_seconds() - r->started);
     format_bytes(peak, (double)ls_peak_bytes());
-    if (!stopped)
-        cli_note(quiet, "%llu steps in %s, last loss %.4f, peak memory %s; the result is %s/%s",
-                 (unsigned long long)r->n_steps, took, r->loss, peak, r->o->out,
-                 r->o->lora_rank ? "adapter" : "model");
+    const char *result = r->o->lora_rank ? "adapter" : "model";
+    if (!stopped && r->n_steps)
+        cli_note(quiet, "%llu steps in %s, last loss %.4f (mean %.4f), peak memory %s; the result is %s/%s",
+                 (unsigned long long)r->n_steps, took, r->last.loss, r->loss, peak, r->o->out, result);
+    else if (!stopped)
+        cli_note(quiet, "all steps were done before; the result is %s/%s", r->o->out, result);
     else if (r->last.step)
         cli_note(quiet,
                  "stopped after step %llu of %lld with a checkpoint; the same command with --resume goes on",
@@ -180,29 +192,36 @@ static int finish(const struct run *r, bool stopped)
     return r->o->json ? print_json(r, stopped) : EXIT_OK;
 }
 
-/* A dry step has shown what a step takes. */
-static int finish_dry(const struct run *r, const ls_train_options *t)
+static void print_bytes(const char *label, uint64_t bytes, const char *what)
 {
-    ls_train_plan plan = { .struct_size = sizeof plan };
-    ls_error err = { 0 };
-    struct json_out j = { 0 };
-    char planned[32], peak[32];
+    char text[32];
 
-    if (ls_train_get_plan(t, &plan, &err) != LS_OK)
-        return cli_fail("%s", err.text);
+    printf("%-13s%s (%llu bytes)%s\n", label, format_bytes(text, (double)bytes), (unsigned long long)bytes,
+           what);
+}
+
+/* What a dry step took. */
+static int finish_dry(const struct run *r)
+{
+    struct json_out j = { 0 };
+    char phase[64];
+
     if (!r->o->json) {
-        printf("planned      %s (%llu bytes), greatest in phase %s\n",
-               format_bytes(planned, (double)plan.total_bytes), (unsigned long long)plan.total_bytes,
-               plan.peak_phase);
-        printf("peak memory  %s (%llu bytes), the process as a whole\n",
-               format_bytes(peak, (double)ls_peak_bytes()), (unsigned long long)ls_peak_bytes());
+        snprintf(phase, sizeof phase, ", greatest in phase %s", r->plan.peak_phase);
+        print_bytes("planned", r->plan.total_bytes, phase);
+        print_bytes("allocated", r->allocated, "");
+        if (r->plan.spill_bytes)
+            print_bytes("in the file", r->plan.spill_bytes, "");
+        print_bytes("peak memory", ls_peak_bytes(), ", the process as a whole");
         return finish_output(EXIT_OK);
     }
     json_open(&j, NULL, '{');
     json_int(&j, "seq", r->o->seq);
     json_str(&j, "mode", r->o->mode);
     json_str(&j, "dtype", r->o->dtype);
-    json_uint(&j, "planned_bytes", plan.total_bytes);
+    json_uint(&j, "planned_bytes", r->plan.total_bytes);
+    json_uint(&j, "allocated_bytes", r->allocated);
+    json_uint(&j, "file_bytes", r->plan.spill_bytes);
     json_uint(&j, "peak_bytes", ls_peak_bytes());
     json_real(&j, "seconds", now_seconds() - r->started);
     json_close(&j, '}');
@@ -246,6 +265,7 @@ int cmd_train(const struct cli_options *o)
         status = check(o);
     if (status == EXIT_OK) {
         t.on_step = on_step;
+        t.on_dry_step = on_dry_step;
         t.on_rows = on_rows;
         t.on_data = on_data;
         t.on_note = on_note;
@@ -254,9 +274,11 @@ int cmd_train(const struct cli_options *o)
         const ls_status st = ls_train_run(&t, &err);
         wipe(&r);
         if (st != LS_OK && st != LS_E_CANCELED)
-            status = cli_fail("%s", err.text);
+            status = train_fails(&t, st, &err);
+        else if (o->dry_step)
+            status = st == LS_OK ? finish_dry(&r) : EXIT_INTERRUPTED;
         else
-            status = o->dry_step ? finish_dry(&r, &t) : finish(&r, st == LS_E_CANCELED);
+            status = finish(&r, st == LS_E_CANCELED);
     }
     free(model);
     return status;

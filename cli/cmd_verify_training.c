@@ -97,7 +97,7 @@ static int verify(struct verification *v, const ls_train_options *t)
     if (st == LS_E_CANCELED)
         return EXIT_INTERRUPTED;
     if (st != LS_OK)
-        return cli_fail("%s", err.text);
+        return train_fails(t, st, &err);
     if (v->o->json)
         status = print_json(v, &r);
     else

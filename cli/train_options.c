@@ -1,6 +1,9 @@
 /* From the command line to the library's training options. */
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+
+#include <longspan/plan.h>
 
 #include "cli_train.h"
 
@@ -77,6 +80,9 @@ int train_options(const struct cli_options *o, ls_train_options *t, char **model
         return cli_usage("no data: name a file with --data FILE");
     if (o->init && o->model)
         return cli_usage("either -m or --init: train a model, or begin with random weights");
+    if (o->lora_rank == 0 && (o->lora_alpha > 0 || strcmp(o->lora_targets, "all") != 0))
+        return cli_usage("%s is of adapters: say their rank with --lora-rank N",
+                         o->lora_alpha > 0 ? "--lora-alpha" : "--lora-targets");
     if (!o->init && !(*model = find_model(o)))
         return EXIT_USAGE;
     t->model = *model;
@@ -95,4 +101,47 @@ int train_options(const struct cli_options *o, ls_train_options *t, char **model
     t->dry_step = o->dry_step;
     t->cancel = &cli_cancel;
     return EXIT_OK;
+}
+
+/* ---- what would fit ------------------------------------------------------------------- */
+
+/* The longest sequence that fits, and the least change with which t's does; false: memory is not the matter.
+ */
+static bool find_advice(const ls_planner *p, const ls_train_options *t, size_t *longest, const char **option)
+{
+    ls_train_options o = *t;
+    ls_train_plan plan = { .struct_size = sizeof plan };
+    ls_plan_advice list[LS_PLAN_MAX_ADVICE] = { { .struct_size = sizeof *list } };
+    size_t n;
+
+    if (o.memory == 0)
+        o.memory = ls_memory_available();
+    if (o.memory == 0 || ls_planner_get(p, &o, &plan, NULL) != LS_OK || plan.total_bytes <= o.memory ||
+        ls_planner_longest(p, &o, o.memory, longest, &plan, NULL) != LS_OK ||
+        ls_planner_advise(p, &o, o.memory, list, &n, NULL) != LS_OK)
+        return false;
+    while (n > 0 && !list[n - 1].fits) /* those that lead furthest stand first */
+        n--;
+    *option = n ? list[n - 1].option : NULL;
+    return true;
+}
+
+int train_fails(const ls_train_options *t, ls_status st, const ls_error *err)
+{
+    ls_planner *p = NULL;
+    const char *option;
+    size_t longest;
+    char fits[64] = "no sequence fits as it is";
+
+    if (st != LS_E_NOMEM || ls_planner_open(t->model ? t->model : t->init, NULL, &p, NULL) != LS_OK ||
+        !find_advice(p, t, &longest, &option)) {
+        ls_planner_close(p);
+        return cli_fail("%s", err->text);
+    }
+    ls_planner_close(p);
+    if (longest)
+        snprintf(fits, sizeof fits, "%zu tokens fit as it is", longest);
+    if (!option)
+        return cli_fail("%s; %s", err->text, fits);
+    return cli_fail("%s; %s, and %zu with %s", err->text, fits, t->seq, option);
 }

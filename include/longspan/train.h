@@ -57,7 +57,7 @@ typedef enum ls_train_moments {
 
 typedef enum ls_train_schedule {
     LS_TRAIN_CONSTANT,
-    LS_TRAIN_LINEAR, /* to min_lr_ratio at the last step */
+    LS_TRAIN_LINEAR, /* towards min_lr_ratio, where the step after the last would be */
     LS_TRAIN_COSINE,
 } ls_train_schedule;
 
@@ -83,6 +83,11 @@ typedef struct ls_train_step {
 } ls_train_step;
 
 typedef void ls_train_step_fn(void *user, const ls_train_step *step);
+
+struct ls_train_plan;
+
+/** What a dry step took: what was planned, and the bytes that were allocated for it. */
+typedef void ls_train_dry_fn(void *user, const struct ls_train_plan *plan, uint64_t allocated_bytes);
 
 typedef struct ls_train_options {
     size_t struct_size;
@@ -114,9 +119,9 @@ typedef struct ls_train_options {
 
     /* optimizer */
     uint64_t steps;
-    double lr; /* default 1e-5 */
+    double lr; /* default 2e-5 */
     ls_train_schedule schedule;
-    double warmup;       /* steps, or with a value below 1 a share of them */
+    double warmup;       /* whole steps, or with a value below 1 a share of them; default 0.03 */
     double min_lr_ratio; /* of linear and cosine at the end, default 0 */
     double beta1, beta2, eps, weight_decay;
     double clip;       /* greatest global norm of the gradient, 0: none; default 1 */
@@ -151,6 +156,7 @@ typedef struct ls_train_options {
     bool dry_step; /* allocate, touch everything, run the ends of each phase */
 
     ls_train_step_fn *on_step;
+    ls_train_dry_fn *on_dry_step;
     ls_progress_fn *on_rows;                           /* progress within a step: work done, of total */
     ls_progress_fn *on_data;                           /* while data are tokenised: bytes done, of total */
     void (*on_note)(void *user, const char *sentence); /* what is worth telling a person */

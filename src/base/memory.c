@@ -146,12 +146,21 @@ void lsi_pages_free(void *ptr, size_t bytes)
         munmap(ptr, bytes);
 }
 
+/* What getrusage tells begins with the peak of the process that started this one: exec keeps it. */
 size_t lsi_peak_rss_bytes(void)
 {
+    unsigned long long kib;
+    char line[128];
     struct rusage u;
-    if (getrusage(RUSAGE_SELF, &u) != 0)
-        return 0;
-    return (size_t)u.ru_maxrss * 1024;
+    bool found = false;
+    FILE *f = fopen("/proc/self/status", "r");
+    while (f && !found && fgets(line, sizeof line, f))
+        found = sscanf(line, "VmHWM: %llu kB", &kib) == 1;
+    if (f)
+        fclose(f);
+    if (found)
+        return (size_t)kib * 1024;
+    return getrusage(RUSAGE_SELF, &u) == 0 ? (size_t)u.ru_maxrss * 1024 : 0;
 }
 
 /* The number in a file of the system; SIZE_MAX when there is none ("max", no such file). */

@@ -151,6 +151,16 @@ static void put_stops(struct lsi_buf *b, const struct lsi_config *c)
     }
 }
 
+/* transformers takes nothing but a whole number where its own class says int. */
+static void put_query_scalar(struct lsi_buf *b, const struct lsi_config *c)
+{
+    const double v = nearbyint(1e4 / ((double)c->attn_scale * (double)c->attn_scale)) / 1e4;
+    if (v == floor(v))
+        put_size(b, "query_pre_attn_scalar", (size_t)v);
+    else
+        put_number(b, "query_pre_attn_scalar", v);
+}
+
 void lsi_config_write_json(const struct lsi_config *c, enum lsi_dtype dtype, struct lsi_buf *b)
 {
     const struct lsi_family *f = c->family;
@@ -178,8 +188,7 @@ void lsi_config_write_json(const struct lsi_config *c, enum lsi_dtype dtype, str
         put_bool(b, "mlp_bias", true);
     put_number(b, "attention_dropout", 0);
     if (gemma)
-        put_number(b, "query_pre_attn_scalar",
-                   nearbyint(1e4 / ((double)c->attn_scale * (double)c->attn_scale)) / 1e4);
+        put_query_scalar(b, c);
     put_windows(b, c);
     put_rope(b, c);
     put_stops(b, c);

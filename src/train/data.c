@@ -18,6 +18,7 @@ struct slot {
 struct lsi_data {
     struct lsi_token_store tokens;
     struct lsi_sequences sequences;
+    uint64_t key; /* digest of files and tokenizer */
     size_t seq;
     bool shuffle;
     uint64_t seed;
@@ -175,15 +176,15 @@ static ls_status read_files(struct lsi_data *d, const struct lsi_data_options *o
 static ls_status load_tokens(struct lsi_data *d, const struct lsi_data_options *o, ls_error *err)
 {
     char path[4096];
-    uint64_t key = 0;
     struct lsi_token_writer w;
     if (o->cache_dir) {
         LSI_TRY(cache_path(o, path, sizeof path, err));
-        LSI_TRY(cache_key(d, o->tok, &key, err));
-        if (lsi_token_store_open(&d->tokens, path, key, o->n_vocab, NULL) == LS_OK)
+        LSI_TRY(cache_key(d, o->tok, &d->key, err));
+        if (lsi_token_store_open(&d->tokens, path, d->key, o->n_vocab, NULL) == LS_OK)
             return LS_OK;
     }
-    ls_status st = lsi_token_writer_open(&w, o->cache_dir ? path : NULL, key, d->chat != NULL, d->alloc, err);
+    ls_status st =
+        lsi_token_writer_open(&w, o->cache_dir ? path : NULL, d->key, d->chat != NULL, d->alloc, err);
     if (st == LS_OK)
         st = read_files(d, o, &w, err);
     if (st == LS_OK)
@@ -290,6 +291,11 @@ uint64_t lsi_data_n_sequences(const struct lsi_data *d)
 uint64_t lsi_data_n_tokens(const struct lsi_data *d)
 {
     return d->sequences.n_tokens;
+}
+
+uint64_t lsi_data_key(const struct lsi_data *d)
+{
+    return d->key;
 }
 
 uint64_t lsi_data_n_dropped(const struct lsi_data *d)

@@ -43,6 +43,9 @@ uint64_t lsi_data_n_sequences(const struct lsi_data *d);
 uint64_t lsi_data_n_tokens(const struct lsi_data *d);
 uint64_t lsi_data_n_dropped(const struct lsi_data *d);
 
+/** Digest of what the files hold and of the tokenizer; 0 without a token cache. */
+uint64_t lsi_data_key(const struct lsi_data *d);
+
 /**
  * Sequence number i (any i: epoch i / n_sequences). Pointers in *s are good until the next call for the same
  * slot (0 .. n_slots - 1).

@@ -9,7 +9,9 @@ ls_status lsi_data_tokenizer_path(const ls_train_options *o, char path[LSI_MODEL
     if (!named)
         return lsi_fail(err, LS_E_INVAL, "training takes a model, or a config.json to begin from (init)");
     const char *slash = strrchr(named, '/');
-    const bool folder = named == o->init && !lsi_path_is_dir(named);
+    const bool folder = (named == o->init && !lsi_path_is_dir(named)) ||
+                        lsi_path_has_suffix(named, "tokenizer.json") ||
+                        lsi_path_has_suffix(named, "tokenizer.model");
     const size_t len = !folder ? strlen(named) : slash ? (size_t)(slash - named) + 1 : 0;
     if (len >= LSI_MODEL_PATH)
         return lsi_fail(err, LS_E_INVAL, "the path of the tokenizer is too long: %.200s", named);

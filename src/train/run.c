@@ -88,6 +88,8 @@ static ls_status open_data(struct run *r, ls_error *err)
     LSI_TRY(ls_tokenizer_open(r->tokenizer_path, r->o.alloc, &r->tok, err));
     lsi_data_run_options(&d, &r->o, false, r->tok, r->tokenizer_path, V);
     LSI_TRY(lsi_data_open(&r->data, &d, err));
+    if (r->o.eval_every && !r->o.eval_data)
+        note(r, "there are no evaluation data (eval-data): nothing is evaluated");
     if (r->o.eval_data) {
         lsi_data_run_options(&d, &r->o, true, r->tok, r->tokenizer_path, V);
         LSI_TRY(lsi_data_open(&r->eval, &d, err));
@@ -105,6 +107,21 @@ static void forward_note(void *user, const char *sentence)
     note(user, "%s", sentence);
 }
 
+/* How far a run that is gone on with has come. */
+static void note_resumed(struct run *r)
+{
+    const uint64_t step = r->state.step, data = lsi_data_key(r->data);
+    if (step > r->o.steps)
+        note(r, "the run has done %" PRIu64 " steps, more than the %" PRIu64 " asked for", step, r->o.steps);
+    else if (step)
+        note(r, "going on after step %" PRIu64, step);
+    else
+        note(r, "there is no checkpoint in %s: beginning at the first step", r->o.out);
+    if (r->state.data && data != r->state.data)
+        note(r, "the data, or their tokenizer, are not those that the run began with: it goes on with them, "
+                "and does not end as it would have");
+}
+
 /* From the last checkpoint, if there is one; the description of the run is written anew either way. */
 static ls_status begin(struct run *r, ls_error *err)
 {
@@ -113,11 +130,9 @@ static ls_status begin(struct run *r, ls_error *err)
     if (r->o.resume) {
         LSI_TRY(lsi_state_latest(r->o.out, &r->t->params, &r->state, r->settings, r->n_settings, forward_note,
                                  r, err));
-        if (r->state.step)
-            note(r, "going on after step %" PRIu64, r->state.step);
-        else
-            note(r, "there is no checkpoint in %s: beginning at the first step", r->o.out);
+        note_resumed(r);
     }
+    r->state.data = lsi_data_key(r->data);
     r->t->steps = r->saved = r->state.step;
     LSI_TRY(lsi_run_file_write(r->o.out, &r->o, &r->t->model.config, r->t->alloc, err));
     return lsi_metrics_open(&r->metrics, r->o.out, r->state.step, r->t->alloc, err);
@@ -140,11 +155,12 @@ static ls_status save(struct run *r, ls_error *err)
 
 /* ---- steps ------------------------------------------------------------------------------------ */
 
-/* Learning rate of step i, from 0. */
+/* Learning rate of step i, from 0 (docs/training.md, "Learning rate"). */
 static double learning_rate(const ls_train_options *o, uint64_t i)
 {
     const double steps = (double)o->steps;
-    const double warmup = o->warmup < 1 ? floor(o->warmup * steps) : o->warmup;
+    /* Whole steps; a share that falls short of one by rounding alone is that one. */
+    const double warmup = floor(o->warmup < 1 ? o->warmup * steps + 1e-9 : o->warmup);
     if ((double)i < warmup)
         return o->lr * ((double)i + 1) / warmup;
     const double at = steps > warmup ? ((double)i - warmup) / (steps - warmup) : 1;
@@ -280,14 +296,8 @@ static ls_status dry(struct run *r, ls_error *err)
     ls_train_plan p = { .struct_size = sizeof p };
     LSI_TRY(lsi_trainer_dry_step(r->t, err));
     ls_trainer_get_plan(r->t, &p);
-    const double mib = 1024 * 1024,
-                 allocated = (double)(r->t->states.cap + r->t->work.cap + r->t->exec.scratch.cap);
-    note(r,
-         "%zu tokens: planned %.1f MiB, allocated %.1f MiB, peak resident %.1f MiB; in the file %.1f MiB; "
-         "the peak "
-         "is in the %s phase",
-         p.seq, (double)p.total_bytes / mib, allocated / mib, (double)lsi_peak_rss_bytes() / mib,
-         (double)p.spill_bytes / mib, p.peak_phase);
+    if (r->o.on_dry_step)
+        r->o.on_dry_step(r->o.user, &p, r->t->states.cap + r->t->work.cap + r->t->exec.scratch.cap);
     return LS_OK;
 }
 

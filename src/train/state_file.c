@@ -19,6 +19,7 @@
 #define CHECKSUMS "~checksums" /* '~' sorts behind every letter: the last tensor of its width */
 #define FOLDER    "checkpoints"
 #define SETTING   "setting."
+#define N_STATE   6   /* metadata values of struct lsi_state */
 #define MAX_VALUE 160 /* bytes of a metadata value */
 #define PIECE     ((size_t)4 << 20)
 
@@ -157,7 +158,7 @@ static void double_text(double v, char out[MAX_VALUE])
     snprintf(out, MAX_VALUE, "%016" PRIx64, bits);
 }
 
-static void state_texts(const struct lsi_state *s, const char *keys[5], char values[5][MAX_VALUE])
+static void state_texts(const struct lsi_state *s, const char *keys[N_STATE], char values[N_STATE][MAX_VALUE])
 {
     keys[0] = "step";
     snprintf(values[0], MAX_VALUE, "%" PRIu64, s->step);
@@ -169,6 +170,8 @@ static void state_texts(const struct lsi_state *s, const char *keys[5], char val
     double_text(s->seconds, values[3]);
     keys[4] = "loss_mean";
     double_text(s->loss_mean, values[4]);
+    keys[5] = "data";
+    snprintf(values[5], MAX_VALUE, "%016" PRIx64, s->data);
 }
 
 /* Every key and value once, in a fixed form: what the first checksum is of. */
@@ -191,15 +194,15 @@ static void note_tensor(struct lsi_buf *b, const char *name, enum lsi_dtype dtyp
 
 struct metadata {
     char version[MAX_VALUE];
-    char state[5][MAX_VALUE];
+    char state[N_STATE][MAX_VALUE];
     char (*settings)[MAX_VALUE]; /* [n_settings]; "" where the file has none */
 };
 
 static void put_metadata(struct lsi_st_writer *w, struct lsi_buf *noted, const struct lsi_state *s,
                          const struct lsi_setting *settings, size_t n)
 {
-    const char *keys[5];
-    char values[5][MAX_VALUE], key[MAX_VALUE];
+    const char *keys[N_STATE];
+    char values[N_STATE][MAX_VALUE], key[MAX_VALUE];
     note_value(noted, "format", "pt"); /* the writer's own, always first */
     lsi_st_put_metadata(w, "version", VERSION);
     note_value(noted, "version", VERSION);
@@ -337,8 +340,8 @@ static ls_status damaged(const struct reader *r, const char *what)
 static char *place_of(struct reader *r, const struct lsi_json_str *key)
 {
     static const struct lsi_state none;
-    const char *keys[5];
-    char values[5][MAX_VALUE], name[MAX_VALUE];
+    const char *keys[N_STATE];
+    char values[N_STATE][MAX_VALUE], name[MAX_VALUE];
     state_texts(&none, keys, values);
     if (lsi_json_str_is(key, "version"))
         return r->meta.version;
@@ -497,6 +500,7 @@ static bool read_bits(const char *text, double *v)
 
 static ls_status read_state(const struct reader *r, struct lsi_state *s)
 {
+    s->data = strtoull(r->meta.state[5], NULL, 16); /* files made before it was stored have none: 0 */
     if (read_u64(r->meta.state[0], &s->step) && read_u64(r->meta.state[1], &s->next_sequence) &&
         read_u64(r->meta.state[2], &s->tokens) && read_bits(r->meta.state[3], &s->seconds) &&
         read_bits(r->meta.state[4], &s->loss_mean))

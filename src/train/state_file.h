@@ -21,6 +21,7 @@ struct lsi_state {
     uint64_t tokens;        /* of all steps so far */
     double seconds;         /* and their time */
     double loss_mean;       /* the running mean of the progress line; NAN: none */
+    uint64_t data;          /* digest of the data and their tokenizer, 0: not known */
 };
 
 /* A setting that must be the same for a run to be continued. */

@@ -60,6 +60,21 @@ ls_status ls_train_get_plan(const ls_train_options *options, ls_train_plan *plan
 
 /* ---- making ------------------------------------------------------------------------------------ */
 
+/* What makes a step smaller; where no length does, what is held of every parameter must. */
+static const char *smaller_step(const ls_trainer *t, uint64_t limit)
+{
+    ls_train_options shortest = t->o;
+    ls_train_plan p = { .struct_size = sizeof p };
+    shortest.seq = 1;
+    shortest.mlp_chunks = shortest.head_chunks = 0;
+    if (lsi_train_plan(&t->model.config, &shortest, &p, NULL) == LS_OK && p.total_bytes > limit)
+        return t->o.lora_rank ? "take a smaller model" : "keep less of each parameter, or train an adapter";
+    if (t->o.mode != LS_TRAIN_SWEEP)
+        return "take the mode sweep, or fewer tokens";
+    return t->o.spill ? "take fewer tokens, or moments in 8 bits"
+                      : "take fewer tokens, or spill activations to a file";
+}
+
 /* Refused before anything is touched, with what would help. */
 static ls_status check_memory(const ls_trainer *t, ls_error *err)
 {
@@ -68,14 +83,12 @@ static ls_status check_memory(const ls_trainer *t, ls_error *err)
     if (limit == 0 || p->total_bytes <= limit)
         return LS_OK;
     const double mib = 1024 * 1024;
-    return lsi_fail(err, LS_E_NOMEM,
-                    "a step of %zu tokens takes %.0f MiB, %.0f MiB in each token, and there %s %.0f MiB: %s "
-                    "('longspan plan' shows what fits)",
-                    p->seq, (double)p->total_bytes / mib, p->bytes_per_token / mib,
-                    t->o.memory ? "may be" : "are", (double)limit / mib,
-                    t->o.mode != LS_TRAIN_SWEEP ? "take the mode sweep, or fewer tokens"
-                    : t->o.spill                ? "take fewer tokens, or moments in 8 bits"
-                                                : "take fewer tokens, or spill activations to a file");
+    return lsi_fail(
+        err, LS_E_NOMEM,
+        "a step of %zu tokens takes %.1f MiB, and there %s %.1f MiB: %s ('longspan plan' shows what "
+        "fits)",
+        p->seq, (double)p->total_bytes / mib, t->o.memory ? "may be" : "are", (double)limit / mib,
+        smaller_step(t, limit));
 }
 
 static ls_status take(ls_trainer *t, struct lsi_arena *arena, size_t bytes, ls_error *err)

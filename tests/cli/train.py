@@ -8,8 +8,10 @@ NAME: run only the cases whose names contain one of these.
 
 import contextlib
 import json
+import math
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -371,9 +373,9 @@ def case_from_scratch(folder):
     config["num_hidden_layers"] = 1
     with open(os.path.join(model, "config.json"), "w", encoding="utf-8") as f:
         json.dump(config, f)
-    begin = ("--init", os.path.join(model, "config.json"), "--tokenizer", MODEL)
-    runs = [Run(folder, name, "--seed", seed, "--lr", "1e-2", model=begin)
-            for name, seed in (("a", 7), ("b", 7), ("c", 8))]
+    runs = [Run(folder, name, "--seed", seed, "--lr", "1e-2",
+                model=("--init", os.path.join(model, "config.json"), "--tokenizer", tokenizer))
+            for name, seed, tokenizer in (("a", 7, MODEL), ("b", 7, os.path.join(MODEL, "tokenizer.json")), ("c", 8, MODEL))]
     ends = [run.go(8) for run in runs]
     check("random weights are trained", all(status == 0 for status, _, _ in ends), ends)
     check("the seed decides", runs[0].result() == runs[1].result() != runs[2].result())
@@ -386,17 +388,100 @@ def case_from_scratch(folder):
 def case_refused(folder):
     run = Run(folder, "run")
     for what, words, said in (
-            ("a memory limit", ["--memory", "1MiB", "--seq", 4096], "fewer tokens"),
+            ("a memory limit", ["--memory", "8MiB", "--seq", 4096], "fewer tokens"),
+            ("one that no length keeps", ["--memory", "3MiB", "--seq", 64], "no sequence fits as it is, and 64 with --"),
+            ("targets of no adapter", ["--lora-targets", "q_proj"], "--lora-rank"),
             ("no data", ["-d", os.path.join(folder, "none.txt")], "none.txt"),
             ("a folder that is none", ["--spill", os.path.join(folder, "text.txt")], "text.txt"),
             ("nothing to resume", ["--resume"], "no run"),
             ("standard and a file", ["--mode", "standard", "--spill", folder], "another mode"),
     ):
         status, _, err = run.go(2, *words)
-        check(f"{what} is refused in a sentence", status == 1 and one_sentence(err) and said in err, (status, err))
+        check(f"{what} is refused in a sentence", status in (1, 2) and one_sentence(err) and said in err, (status, err))
         check(f"{what}: no result", not os.path.exists(run.path("model")))
     status, _, err = run.go(2)
     check("after that the directory can be used", status == 0, (status, err))
+
+
+def case_memory(folder):
+    """What a refusal says would fit does, and a token more does not."""
+    def dry(seq, *more, memory="8MiB"):
+        return longspan("train", "-m", MODEL, "--memory", memory, "--seq", seq, "--dry-step", "-q", *more)
+
+    for mode in ("sweep", "standard", "recompute", "mst"):
+        status, _, err = dry(100000, "--mode", mode)
+        found = re.search(r"; (\d+) tokens fit as it is", err)
+        check(f"{mode}: refused, with what fits", status == 1 and one_sentence(err) and found, (status, err))
+        n = int(found.group(1)) if found else 2
+        ends = [dry(n, "--mode", mode), dry(n + 1, "--mode", mode)]
+        check(f"{mode}: {n} tokens do", ends[0][0] == 0 and ends[1][0] == 1, ends)
+    for seq, memory in ((3000, "17MiB"), (64, "3MiB")):
+        status, _, err = dry(seq, memory=memory)
+        option = re.search(rf", and {seq} with (--.*)$", err.strip())
+        check(f"{seq} tokens in {memory}: refused, with a change", status == 1 and option, (status, err))
+        words = option.group(1).replace("DIR", folder).split() if option else []
+        status, _, err = dry(seq, *words, memory=memory)
+        check(f"{' '.join(words)} suffices", status == 0, (status, err))
+
+
+def schedule(name, i, steps, warmup, ratio):
+    """Share of the learning rate that step i, from 0, takes: docs/training.md."""
+    if i < warmup:
+        return (i + 1) / warmup
+    x = (i - warmup) / (steps - warmup)
+    return {"constant": 1, "linear": ratio + (1 - ratio) * (1 - x),
+            "cosine": ratio + (1 - ratio) * (1 + math.cos(math.pi * x)) / 2}[name]
+
+
+def case_schedule(folder):
+    for k, (name, steps, given, warmup, ratio) in enumerate((
+            ("constant", 6, 0, 0, 0), ("linear", 7, 3, 3, 0), ("cosine", 9, 0.25, 2, 0.1), ("cosine", 5, 2.5, 2, 0),
+            ("linear", 4, 8, 8, 0), ("cosine", 100, 0.29, 29, 0))):
+        run = Run(folder, str(k), "--schedule", name, "--warmup", given, "--min-lr-ratio", ratio)
+        status, _, err = run.go(steps)
+        got = [m["lr"] for m in run.metrics()] if status == 0 else []
+        want = [1e-3 * schedule(name, i, steps, warmup, ratio) for i in range(steps)]
+        check(f"{name}, warm-up {given}, to {ratio}", len(got) == steps and
+              all(abs(a - b) <= 1e-10 for a, b in zip(got, want)), (status, err, got, want))
+
+
+def case_told(folder):
+    """What is said at the end."""
+    run = Run(folder, "run")
+    run.words.remove("-q")
+    status, _, err = run.go(3, "--eval-every", 2)
+    last = run.metrics()[-1]["loss"]
+    check("the last loss", status == 0 and f", last loss {last:.4f} (mean " in err, (status, err))
+    check("nothing to evaluate", "nothing is evaluated" in err, err)
+    status, out, err = run.go(3, "--resume", "--json")
+    check("all was done", status == 0 and "all steps were done before; the result is" in err
+          and json.loads(out)["step"] is None, (status, out, err))
+    status, _, err = run.go(2, "--resume")
+    check("more than was asked for", status == 0 and "has done 3 steps, more than the 2 asked for" in err, (status, err))
+
+
+def case_peak(folder):
+    """The peak memory is that of the run, not of who started it."""
+    ballast = bytearray(400 << 20)
+    ballast[::4096] = bytes([1]) * len(range(0, len(ballast), 4096))
+    run = Run(folder, "run")
+    status, _, err = run.go(2)
+    peaks = [m["peak_bytes"] for m in run.metrics()] if status == 0 else []
+    check("peak memory of the run alone", peaks and max(peaks) < 300 << 20 < len(ballast), (status, err, peaks))
+    status, out, err = longspan("train", "-m", MODEL, "--seq", 100000, "--memory", "1GiB", "--dry-step", "--json", "-q")
+    told = json.loads(out) if status == 0 else {}
+    check("it is what was planned and little more", status == 0 and told["planned_bytes"] == told["allocated_bytes"]
+          and 0 < told["peak_bytes"] - told["planned_bytes"] < 32 << 20, (status, err, told))
+
+
+def case_other_data(folder):
+    run = Run(folder, "run")
+    run.words.remove("-q")
+    ends = [run.go(2), run.go(3, "--resume")]
+    write_text(os.path.join(folder, "text.txt"), 500, seed=2)
+    ends += [run.go(4, "--resume"), run.go(5, "--resume")]
+    told = ["are not those that the run began with" in err for _, _, err in ends]
+    check("data that have changed are noticed", all(e[0] == 0 for e in ends) and told == [False, False, True, False], ends)
 
 
 def case_not_finite(folder):

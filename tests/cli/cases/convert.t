@@ -31,3 +31,6 @@ $ longspan tokenize -m one -p He --json
 $ cp a.gguf one/b.gguf; longspan tokenize -m one -p He --json
 2> longspan: one: 2 .gguf files are there; name the one to open
 [1]
+# transformers refuses a fraction where its class says int.
+$ longspan convert $DATA/models/gemma3 whole.gguf -q && longspan convert whole.gguf whole -q && grep -o '"query_pre_attn_scalar": [0-9.]*' whole/config.json
+"query_pre_attn_scalar": 32

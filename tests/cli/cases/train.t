@@ -47,6 +47,12 @@ $ longspan train --memory -1G
 $ longspan train --seq 1
 2> longspan: --seq is '1'; it must be 2 or greater
 [2]
+$ longspan train --seq 3000000000
+2> longspan: --seq is '3000000000'; it must lie between 2 and 2147483648
+[2]
+$ longspan train --accumulate 0
+2> longspan: --accumulate is '0'; it must lie between 1 and 1048576
+[2]
 $ longspan train --no-shuffle=1
 2> longspan: --no-shuffle takes no value
 [2]
@@ -131,9 +137,15 @@ $ longspan train -m "$MODEL" --data t.txt --seq 60 --steps 6 --lr 1e-3 --schedul
 $ longspan train -m "$MODEL" --data cut.jsonl --seq 60 --out c
 2> longspan: cut.jsonl:2:13: the string does not end
 [1]
-$ longspan train -m "$MODEL" --seq 3000 --dry-step --json -q | field seq mode
+$ longspan train -m "$MODEL" --seq 3000 --dry-step --json -q > dry; field seq mode < dry; python3 -c "import json; j = json.load(open('dry')); print(j['planned_bytes'] == j['allocated_bytes'] < j['peak_bytes'], j['file_bytes'])"
 3000
 "sweep"
+True 0
+$ longspan train -m "$MODEL" --seq 3000 --dry-step --spill . -q | sed 's/[0-9.]* [KMG]B ([0-9]* bytes)/N/; s/phase .*/phase P/'
+planned      N, greatest in phase P
+allocated    N
+in the file  N
+peak memory  N, the process as a whole
 $ for clip in 0 1; do longspan train -m "$MODEL" --seq 3000 --block 100 --head-chunks 9 --clip $clip --dry-step --json -q | field seq; done
 3000
 3000

@@ -16,9 +16,12 @@ static char path[LSI_MODEL_PATH];
 static struct lsi_config config;
 
 static const struct lsi_setting settings[] = { { "seed", "1" }, { "dtype", "\"bf16\"" } };
-static const struct lsi_state state = {
-    .step = 123, .next_sequence = 1ull << 60, .tokens = 99, .seconds = 0.1, .loss_mean = 2.5
-};
+static const struct lsi_state state = { .step = 123,
+                                        .next_sequence = 1ull << 60,
+                                        .tokens = 99,
+                                        .seconds = 0.1,
+                                        .loss_mean = 2.5,
+                                        .data = 0xfedcba9876543210u };
 
 static void begin(void)
 {
@@ -71,7 +74,7 @@ static void test_round_trips(void)
         CHECK_INT(s.step, state.step);
         CHECK_INT(s.next_sequence, state.next_sequence);
         CHECK_INT(s.tokens, state.tokens);
-        CHECK(s.seconds == state.seconds && s.loss_mean == state.loss_mean);
+        CHECK(s.seconds == state.seconds && s.loss_mean == state.loss_mean && s.data == state.data);
         small_params_free(&a);
         small_params_free(&b);
     }

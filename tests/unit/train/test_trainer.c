@@ -183,6 +183,7 @@ static void test_every_way_adapters(void)
 {
     check_model(&small_models[0], LS_TRAIN_FP32, 0, 5);
     check_model(&small_models[5], LS_TRAIN_BF16, 3, 5);
+    check_model(&small_models[0], LS_TRAIN_FP32, 0, 300); /* a rank above every width of the model */
 }
 
 /* A trainer made for more: one block is shorter than a sequence, or longer. */
