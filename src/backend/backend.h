@@ -52,6 +52,7 @@ struct lsi_backend {
     void (*bounds_scores)(struct lsi_exec *, const struct lsi_bounds *, const float *, size_t, float, size_t,
                           enum lsi_bounds_set, float *, size_t);
     size_t (*bounds_scores_scratch)(const struct lsi_exec *, size_t, size_t, size_t);
+    void (*choose)(struct lsi_exec *, uint32_t *, float *, size_t, size_t, size_t);
     void (*kv_pack)(struct lsi_exec *, const struct lsi_kv_pack *);
     size_t (*kv_pack_scratch)(const struct lsi_exec *, size_t);
     void (*kv_regroup)(struct lsi_exec *, const struct lsi_kv_view *, size_t, size_t, const uint32_t *,

@@ -70,6 +70,7 @@ static const struct lsi_backend cpu_backend = {
     .bounds_store = lsi_cpu_bounds_store,
     .bounds_scores = lsi_cpu_bounds_scores,
     .bounds_scores_scratch = lsi_cpu_bounds_scores_scratch,
+    .choose = lsi_cpu_choose,
     .kv_pack = lsi_cpu_kv_pack,
     .kv_pack_scratch = lsi_cpu_kv_pack_scratch,
     .kv_regroup = lsi_cpu_kv_regroup,

@@ -131,6 +131,7 @@ void lsi_cpu_bounds_store(struct lsi_exec *ex, const struct lsi_bounds *b, const
 void lsi_cpu_bounds_scores(struct lsi_exec *ex, const struct lsi_bounds *b, const float *q, size_t H,
                            float scale, size_t n_runs, enum lsi_bounds_set set, float *scores, size_t ld);
 size_t lsi_cpu_bounds_scores_scratch(const struct lsi_exec *ex, size_t H, size_t D, size_t n_runs);
+void lsi_cpu_choose(struct lsi_exec *ex, uint32_t *best, float *scores, size_t n_rows, size_t n, size_t k);
 
 /* cpu_kv.c */
 void lsi_cpu_kv_move(struct lsi_exec *ex, const struct lsi_kv_view *kv, size_t g, const uint32_t *to,

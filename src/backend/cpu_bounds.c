@@ -17,6 +17,7 @@
 #include <string.h>
 
 #define ALONE_ELEMENTS 65536 /* numbers that one thread goes through faster than two wake up */
+#define ALONE_CHOICES  8192  /* the same of numbers that are chosen from */
 
 static bool is_f32(const struct lsi_bounds *b)
 {
@@ -305,4 +306,31 @@ void lsi_cpu_bounds_scores(struct lsi_exec *ex, const struct lsi_bounds *b, cons
             combine(&c, scores + g * ld, g, set);
         break;
     }
+}
+
+/* ---- choosing ---------------------------------------------------------------------------- */
+
+struct choices {
+    lsk_choose_fn *kernel;
+    uint32_t *best; /* [rows][k] */
+    float *scores;  /* [rows][n] */
+    size_t n, k;
+};
+
+static void choose_task(void *ctx, size_t row, int thread)
+{
+    const struct choices *c = ctx;
+
+    (void)thread;
+    c->kernel(c->best + row * c->k, c->scores + row * c->n, c->n, c->k);
+}
+
+void lsi_cpu_choose(struct lsi_exec *ex, uint32_t *best, float *scores, size_t n_rows, size_t n, size_t k)
+{
+    struct choices c = {
+        .kernel = lsi_cpu_kernels(ex)->choose, .best = best, .scores = scores, .n = n, .k = k
+    };
+
+    LSI_ASSERT(k >= 1 && k <= n && n <= UINT32_MAX);
+    lsi_parallel(n_rows * n <= ALONE_CHOICES ? NULL : ex->pool, n_rows, choose_task, &c);
 }

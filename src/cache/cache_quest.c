@@ -331,21 +331,17 @@ static size_t n_sets(const struct lsi_cache_shape *s, const struct lsi_cache_spe
 /* Memory while a row is attended: of n runs, `read` of which are chosen. */
 struct workspace {
     float *scores;           /* [n_sets][n] */
-    uint64_t *order;         /* [n_sets][n] */
-    uint32_t *best;          /* [n_sets][n] */
-    struct lsi_slots *slots; /* [n_sets][read] */
-    size_t *n_slots;         /* [n_sets] */
-    size_t *first;           /* [n_sets + 1] */
+    uint32_t *best;          /* [n_sets][read - 1] */
+    struct lsi_slots *slots; /* of all sets: [n_sets read] at most */
+    size_t *first;           /* [n_sets + 1]: the slots of a set */
 };
 
 static size_t layout(struct workspace *w, unsigned char *base, size_t sets, size_t n, size_t read)
 {
     struct lsi_arena a = { .base = base, .cap = base ? SIZE_MAX / 2 : 0 };
     w->scores = lsi_arena_take(&a, sets * n, sizeof *w->scores);
-    w->order = lsi_arena_take(&a, sets * n, sizeof *w->order);
-    w->best = lsi_arena_take(&a, sets * n, sizeof *w->best);
+    w->best = lsi_arena_take(&a, sets * read, sizeof *w->best);
     w->slots = lsi_arena_take(&a, sets * read, sizeof *w->slots);
-    w->n_slots = lsi_arena_take(&a, sets, sizeof *w->n_slots);
     w->first = lsi_arena_take(&a, sets + 1, sizeof *w->first);
     return a.used;
 }
@@ -359,55 +355,11 @@ struct choice {
     size_t n_tokens; /* in all */
 };
 
-enum {
-    BINS = 4096,
-    BIN_SHIFT = 52
-};
-
-static size_t bin_of(float score)
+/* The best runs of a set and the last one, as ranges of tokens; returns how many. */
+static size_t put_ranges(const struct choice *c, const uint32_t *best, struct lsi_slots *slots)
 {
-    return lsi_kept_key(score, 0) >> BIN_SHIFT;
-}
-
-/* The places of the k best of n scores, ascending. A histogram tells in which bin the last of them is, so
- * that few must be ordered; places are written always and counted when they are good, which no branch
- * foresees.
- */
-static void choose_best(const float *score, size_t n, size_t k, uint32_t *best, uint64_t *order)
-{
-    uint32_t count[BINS] = { 0 };
-    size_t above = 0, bin = BINS, some = 0, few = 0, chosen = 0;
-
-    for (size_t i = 0; i < n; i++)
-        count[bin_of(score[i])]++;
-    do
-        above += count[--bin];
-    while (above < k);
-    for (size_t i = 0; i < n; i++) {
-        best[some] = (uint32_t)i;
-        some += bin_of(score[i]) >= bin ? 1 : 0;
-    }
-    for (size_t i = 0; i < some; i++) {
-        order[few] = lsi_kept_key(score[best[i]], best[i]);
-        few += order[few] >> BIN_SHIFT == bin ? 1 : 0;
-    }
-    const uint64_t least = lsi_kept_threshold(order, few, k - (above - count[bin]));
-    for (size_t i = 0; i < some; i++) {
-        best[chosen] = best[i];
-        chosen += lsi_kept_key(score[best[i]], best[i]) >= least ? 1 : 0;
-    }
-}
-
-/* The best runs of a set and the last one, as ranges of tokens. */
-static void choose_task(void *ctx, size_t set, int thread)
-{
-    const struct choice *c = ctx;
-    uint32_t *best = c->w.best + set * c->n;
-    struct lsi_slots *slots = c->w.slots + set * c->read;
     size_t n_slots = 0;
 
-    (void)thread;
-    choose_best(c->w.scores + set * c->n, c->n, c->read - 1, best, c->w.order + set * c->n);
     for (size_t i = 0; i < c->read; i++) {
         const size_t run = i < c->read - 1 ? best[i] : c->n;
         const uint32_t begin = (uint32_t)lsi_max_size(c->begin, run * c->run);
@@ -419,19 +371,7 @@ static void choose_task(void *ctx, size_t set, int thread)
         else
             slots[n_slots++] = (struct lsi_slots){ begin, end };
     }
-    c->w.n_slots[set] = n_slots;
-}
-
-/* Move the ranges of all sets together. */
-static void gather_slots(const struct choice *c, size_t sets)
-{
-    size_t n = 0;
-    for (size_t i = 0; i < sets; i++) {
-        c->w.first[i] = n;
-        memmove(c->w.slots + n, c->w.slots + i * c->read, c->w.n_slots[i] * sizeof *c->w.slots);
-        n += c->w.n_slots[i];
-    }
-    c->w.first[sets] = n;
+    return n_slots;
 }
 
 /* The ranges of tokens that the row reads: *w, which holds bytes until lsi_kept_release, their number. */
@@ -454,8 +394,11 @@ static size_t choose_runs(struct cache_quest *c, struct lsi_exec *ex, size_t lay
     lsi_op_bounds_scores(ex, &b, q->q, s->H, q->scale, choice.n,
                          per_q(&cache->spec) ? LSI_BOUNDS_EACH : how[cache->spec.value[COMBINE].n],
                          choice.w.scores, choice.n);
-    lsi_parallel(ex->pool, sets, choose_task, &choice);
-    gather_slots(&choice, sets);
+    lsi_op_choose(ex, choice.w.best, choice.w.scores, sets, choice.n, read - 1);
+    choice.w.first[0] = 0;
+    for (size_t i = 0; i < sets; i++)
+        choice.w.first[i + 1] = choice.w.first[i] + put_ranges(&choice, choice.w.best + i * (read - 1),
+                                                               choice.w.slots + choice.w.first[i]);
     *w = choice.w;
     return bytes;
 }

@@ -4,6 +4,7 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
 /** y[i] = x[i] * gain[i] / sqrt(mean(x^2) + eps). y may equal x. Accuracy: 4e-6 relative to ref. */
 typedef void lsk_rmsnorm_fn(float *y, const float *x, const float *gain, size_t n, float eps);
@@ -38,6 +39,13 @@ typedef double lsk_logsumexp_fn(const float *x, size_t n);
  */
 typedef void lsk_exp2_columns_fn(float *sums, const float *z, size_t ld, const float *base, size_t n_rows,
                                  size_t n_cols);
+
+/**
+ * at[0 .. k - 1] = the places of the k greatest of the numbers x[n], ascending; of equal ones the last are
+ * taken. 1 <= k <= n. -0 is less than 0, and a NaN greater than everything or, with its sign bit set, less.
+ * What is in x afterwards means nothing.
+ */
+typedef void lsk_choose_fn(uint32_t *at, float *x, size_t n, size_t k);
 
 /* ---- gradients -------------------------------------------------------------- */
 

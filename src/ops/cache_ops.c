@@ -101,6 +101,11 @@ size_t lsi_op_bounds_scores_scratch(const struct lsi_exec *ex, size_t H, size_t 
     return ex->backend->bounds_scores_scratch(ex, H, D, n_runs);
 }
 
+void lsi_op_choose(struct lsi_exec *ex, uint32_t *best, float *scores, size_t n_rows, size_t n, size_t k)
+{
+    ex->backend->choose(ex, best, scores, n_rows, n, k);
+}
+
 void lsi_op_rope_at(struct lsi_exec *ex, float *x, size_t n_rows, size_t n_heads, size_t D, size_t ld,
                     const struct lsi_rope *rope, const int64_t *pos)
 {

@@ -133,6 +133,10 @@ void lsi_op_bounds_scores(struct lsi_exec *ex, const struct lsi_bounds *b, const
                           float scale, size_t n_runs, enum lsi_bounds_set set, float *scores, size_t ld);
 size_t lsi_op_bounds_scores_scratch(const struct lsi_exec *ex, size_t H, size_t D, size_t n_runs);
 
+/** best[i][0 .. k - 1] = the places of the k greatest of scores[i][0 .. n - 1], rows i < n_rows; ascending,
+ * of equal scores the last. 1 <= k <= n; scores mean nothing afterwards. */
+void lsi_op_choose(struct lsi_exec *ex, uint32_t *best, float *scores, size_t n_rows, size_t n, size_t k);
+
 /** lsi_op_rope with a position for each row (negative ones turn back). */
 void lsi_op_rope_at(struct lsi_exec *ex, float *x, size_t n_rows, size_t n_heads, size_t D, size_t ld,
                     const struct lsi_rope *rope, const int64_t *pos);

@@ -193,3 +193,56 @@ void check_exp2_columns(struct kt *k)
         kt_reset(k);
     }
 }
+
+/* The order of the contract, in numbers of which no two are equal without being the same. */
+static double order_of(float x)
+{
+    const double size = isnan(x) ? 1e300 : isinf(x) ? 1e299 : fabs((double)x);
+    return !signbit(x) ? size : size == 0.0 ? -1e-300 : -size;
+}
+
+static bool is_before(const float *x, size_t i, size_t j)
+{
+    const double a = order_of(x[i]), b = order_of(x[j]);
+    return a > b || (a >= b && i > j);
+}
+
+void check_choose(struct kt *k)
+{
+    lsk_choose_fn *fn;
+
+    while ((fn = (lsk_choose_fn *)kt_next(k)) != NULL) {
+        for (size_t i = 0; i < KT_LEN(sizes) * 6; i++) {
+            const size_t n = sizes[i % KT_LEN(sizes)];
+            const size_t m = (size_t[]){ 1, n, 1 + n / 10, 1 + kt_below(k, n) }[i / 2 % 4];
+            float *x = kt_f32(k, n, (enum kt_fill)(KT_ZERO + i % (KT_N_FILLS - 1)));
+            uint32_t *at = kt_bytes(k, m * sizeof *at);
+            for (size_t j = 0; i % 3 == 1 && j < n; j++) /* many equal ones */
+                x[j] = truncf(4.0f * x[j]) / 4.0f;
+            for (size_t j = 0; i % 5 == 2 && j < n; j += 3)
+                x[j] = (float[]){ NAN, -NAN, INFINITY, -INFINITY, -0.0f }[kt_below(k, 5)];
+            const float *was = kt_copy(k, x, n * sizeof *x);
+            fn(at, x, n, m);
+            for (size_t j = 0; j < m; j++)
+                if (at[j] >= n || (j > 0 && at[j] <= at[j - 1]))
+                    kt_fail(k, "place %zu of %zu is %u of %zu", j, m, at[j], n);
+            /* The last of those chosen comes before every other. */
+            size_t last = at[0];
+            for (size_t j = 1; j < m; j++)
+                last = is_before(was, last, at[j]) ? at[j] : last;
+            for (size_t j = 0, next = 0; j < n; j++)
+                if (next < m && at[next] == j)
+                    next++;
+                else if (is_before(was, j, last))
+                    kt_fail(k, "%zu of %zu: place %zu (%g) was left for place %zu (%g)", m, n, j,
+                            (double)was[j], last, (double)was[last]);
+            kt_reset(k);
+        }
+        float *x = kt_f32(k, 2047, KT_UNIFORM), *y = kt_f32(k, 2047, KT_ZERO);
+        uint32_t at[204];
+        for (size_t j = 0; j < 2047; j++)
+            x[j] = exp2f(8.0f * x[j]);
+        KT_BENCH(k, "204 of 2047", 2047 * 4.0, (memcpy(y, x, 2047 * sizeof *x), fn(at, y, 2047, 204)));
+        kt_reset(k);
+    }
+}

@@ -2,6 +2,7 @@
 #include "kernels/impl.h"
 
 #include <math.h>
+#include <string.h>
 
 static double inverse_rms(const float *x, size_t n, float eps)
 {
@@ -101,5 +102,42 @@ void lsk_exp2_columns_ref(float *sums, const float *z, size_t ld, const float *b
         for (size_t r = 0; r < n_rows; r++)
             sum += exp2((double)z[r * ld + c] - (double)base[r]);
         sums[c] += (float)sum;
+    }
+}
+
+/* A whole number that is the greater, the greater x is. */
+static int32_t rank_of(float x)
+{
+    int32_t rank;
+
+    memcpy(&rank, &x, sizeof rank);
+    return rank < 0 ? rank ^ INT32_MAX : rank;
+}
+
+/* Halves the numbers among which the k-th greatest must be until there is one left. */
+void lsk_choose_ref(uint32_t *at, float *x, size_t n, size_t k)
+{
+    int64_t least = INT32_MIN, most = INT32_MAX;
+    size_t above = 0, chosen = 0;
+
+    while (least < most) {
+        const int64_t middle = least + (most - least + 1) / 2;
+        size_t count = 0;
+        for (size_t i = 0; i < n; i++)
+            count += rank_of(x[i]) >= middle ? 1 : 0;
+        if (count >= k)
+            least = middle;
+        else
+            most = middle - 1;
+    }
+    for (size_t i = 0; i < n; i++)
+        above += rank_of(x[i]) > least ? 1 : 0;
+    /* Backwards, so that the last of equal numbers are met first. */
+    for (size_t i = n, equal = k - above; i-- > 0;) {
+        const bool take = rank_of(x[i]) > least || (rank_of(x[i]) == least && equal > 0);
+        if (rank_of(x[i]) == least && equal > 0)
+            equal--;
+        if (take)
+            at[k - ++chosen] = (uint32_t)i;
     }
 }

@@ -220,3 +220,81 @@ void NAME(exp2_columns)(float *sums, const float *z, size_t ld, const float *bas
     for (; c < n_cols; c += VEC_LANES)
         exp2_columns_block(sums + c, z + c, ld, base, n_rows, 1, n_cols - c);
 }
+
+/* Whole numbers in the order of the floats: the bits, and of negative ones all but the sign turned over. */
+VEC_INLINE vec_bits ranks(vec x)
+{
+    const vec_bits w = vec_words_of(x), sign = vec_words_right(w, 31);
+    return vec_words_xor(w, vec_words_mul(sign, vec_words_set(INT32_MAX)));
+}
+
+/* How many of the ranks are not below `least`. The last, part of a vector, are in `rest`. */
+static size_t count_from(const float *rank, size_t whole, vec_bits rest, int64_t least)
+{
+    const vec_bits below = vec_words_set((uint32_t)(least - 1));
+    vec_bits count[4] = { vec_words_set(0), vec_words_set(0), vec_words_set(0), vec_words_set(0) };
+    size_t i = 0;
+
+    for (; i + 4 * VEC_LANES <= whole; i += 4 * VEC_LANES) {
+        VEC_UNROLL
+        for (size_t j = 0; j < 4; j++)
+            count[j] = vec_count_words_above(count[j], vec_words(rank + i + j * VEC_LANES), below);
+    }
+    for (; i < whole; i += VEC_LANES)
+        count[0] = vec_count_words_above(count[0], vec_words(rank + i), below);
+    count[1] = vec_count_words_above(count[1], rest, below);
+    return vec_words_total(
+        vec_words_add(vec_words_add(count[0], count[1]), vec_words_add(count[2], count[3])));
+}
+
+/* The places of those of a vector that are not below `least`, without the first *skip that are equal to it.
+ */
+VEC_INLINE size_t put_places(uint32_t *at, vec_bits rank, uint32_t lanes, size_t first, vec_bits least,
+                             size_t *skip)
+{
+    uint32_t chosen = lanes & ~vec_lanes_above(least, rank);
+
+    if (*skip > 0)
+        for (uint32_t equal = chosen & ~vec_lanes_above(rank, least); *skip > 0 && equal != 0; --*skip) {
+            chosen &= ~(equal & -equal);
+            equal &= equal - 1;
+        }
+    return vec_put_words(at, vec_words_add(vec_words_count(), vec_words_set((uint32_t)first)), chosen);
+}
+
+/* Halves the numbers among which the k-th greatest must be, until they tell the k greatest from the others or
+ * there is one left. */
+void NAME(choose)(uint32_t *at, float *x, size_t n, size_t k)
+{
+    const size_t whole = n / VEC_LANES * VEC_LANES;
+    const uint32_t left = (UINT32_C(1) << (n - whole)) - 1;
+    int64_t least = INT32_MIN, most = INT32_MAX;
+    size_t some = n, chosen = 0; /* some: not below least */
+    vec_bits rest = vec_words_set(1u << 31);
+
+    for (size_t i = 0; i < whole; i += VEC_LANES)
+        vec_store(x + i, vec_as_floats(ranks(vec_load(x + i))));
+    if (left != 0) {
+        uint32_t lane[VEC_LANES];
+        vec_store_words(lane, ranks(vec_load_part(x + whole, n - whole)));
+        for (size_t j = n - whole; j < VEC_LANES; j++)
+            lane[j] = 1u << 31;
+        rest = vec_words(lane);
+    }
+    while (least < most && some > k) {
+        const int64_t middle = least + (most - least + 1) / 2;
+        const size_t count = count_from(x, whole, rest, middle);
+        if (count >= k) {
+            least = middle;
+            some = count;
+        } else {
+            most = middle - 1;
+        }
+    }
+    size_t skip = some - k;
+    const vec_bits threshold = vec_words_set((uint32_t)least);
+    for (size_t i = 0; i < whole; i += VEC_LANES)
+        chosen += put_places(at + chosen, vec_words(x + i), VEC_ALL_LANES, i, threshold, &skip);
+    if (left != 0)
+        put_places(at + chosen, rest, left, whole, threshold, &skip);
+}

@@ -211,6 +211,35 @@ static inline vec_bits vec_count_above(vec_bits count, vec x, vec y)
 {
     return _mm256_sub_epi32(count, _mm256_castps_si256(_mm256_cmp_ps(x, y, _CMP_GT_OQ)));
 }
+/* The same for whole numbers with a sign. */
+static inline vec_bits vec_count_words_above(vec_bits count, vec_bits x, vec_bits y)
+{
+    return _mm256_sub_epi32(count, _mm256_cmpgt_epi32(x, y));
+}
+static inline uint32_t vec_words_total(vec_bits a)
+{
+    uint32_t lane[VEC_LANES], total = 0;
+    _mm256_storeu_si256((__m256i *)(void *)lane, a);
+    for (size_t i = 0; i < VEC_LANES; i++)
+        total += lane[i];
+    return total;
+}
+/* A bit for each lane where x > y, whole numbers with a sign. */
+#define VEC_ALL_LANES 0xffu
+static inline uint32_t vec_lanes_above(vec_bits x, vec_bits y)
+{
+    return (uint32_t)_mm256_movemask_ps(_mm256_castsi256_ps(_mm256_cmpgt_epi32(x, y)));
+}
+/* The words of the lanes whose bits are set, one behind another; returns how many. */
+static inline size_t vec_put_words(uint32_t *p, vec_bits w, uint32_t lanes)
+{
+    uint32_t lane[VEC_LANES];
+    size_t n = 0;
+    _mm256_storeu_si256((__m256i *)(void *)lane, w);
+    for (; lanes != 0; lanes &= lanes - 1)
+        p[n++] = lane[__builtin_ctz(lanes)];
+    return n;
+}
 /* a where x > y, else 0. */
 static inline vec vec_if_above(vec x, vec y, vec a)
 {

@@ -204,6 +204,29 @@ static inline vec_bits vec_count_above(vec_bits count, vec x, vec y)
 {
     return _mm512_mask_add_epi32(count, _mm512_cmp_ps_mask(x, y, _CMP_GT_OQ), count, _mm512_set1_epi32(1));
 }
+/* The same for whole numbers with a sign. */
+static inline vec_bits vec_count_words_above(vec_bits count, vec_bits x, vec_bits y)
+{
+    return _mm512_mask_add_epi32(count, _mm512_cmpgt_epi32_mask(x, y), count, _mm512_set1_epi32(1));
+}
+static inline uint32_t vec_words_total(vec_bits a)
+{
+    return (uint32_t)_mm512_reduce_add_epi32(a);
+}
+/* A bit for each lane where x > y, whole numbers with a sign. */
+#define VEC_ALL_LANES 0xffffu
+static inline uint32_t vec_lanes_above(vec_bits x, vec_bits y)
+{
+    return _mm512_cmpgt_epi32_mask(x, y);
+}
+/* The words of the lanes whose bits are set, one behind another; returns how many. */
+static inline size_t vec_put_words(uint32_t *p, vec_bits w, uint32_t lanes)
+{
+    /* In a register first: what compresses into memory is microcode on Zen 4. */
+    const int n = __builtin_popcount(lanes);
+    _mm512_mask_storeu_epi32(p, (__mmask16)((1u << n) - 1), _mm512_maskz_compress_epi32((__mmask16)lanes, w));
+    return (size_t)n;
+}
 /* a where x > y, else 0. */
 static inline vec vec_if_above(vec x, vec y, vec a)
 {

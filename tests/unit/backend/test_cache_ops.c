@@ -518,6 +518,43 @@ static void test_bounds(void)
     }
 }
 
+/* Of every row those that fewer than k others come before. */
+static void test_choose(void)
+{
+    static const size_t sizes[][3] = { { 3, 40, 7 }, { 1, 9, 9 }, { 5, 2100, 205 }, { 2, 4500, 1 } };
+
+    for (size_t i = 0; i < LSI_LEN(sizes); i++) {
+        const size_t rows = sizes[i][0], n = sizes[i][1], k = sizes[i][2];
+        const struct problem p = problem(LSI_KV_F32, 1, 1, 1, 16, 0, 0, 0);
+        float *given = floats(rows * n), *scores = floats(rows * n);
+        uint32_t *best = lsi_calloc(heap(), rows * k, sizeof *best);
+        struct lsi_rng rng;
+        REQUIRE(best != NULL);
+        lsi_rng_init(&rng, i);
+        for (size_t j = 0; j < rows * n; j++)
+            given[j] = (float)lsi_rng_below(&rng, n / 2 + 1) - 10.0f;
+        for (int threads = 1; threads <= 3; threads++) {
+            struct lsi_exec ex = make_exec(threads, LSI_COMPUTE_AUTO, &p, 1);
+            memcpy(scores, given, rows * n * sizeof *given);
+            lsi_op_choose(&ex, best, scores, rows, n, k);
+            for (size_t r = 0; r < rows; r++)
+                for (size_t j = 0, next = 0; j < n; j++) {
+                    const float *row = given + r * n;
+                    size_t before = 0;
+                    for (size_t other = 0; other < n; other++)
+                        before += row[other] > row[j] || (row[other] >= row[j] && other > j) ? 1 : 0;
+                    const bool in = next < k && best[r * k + next] == j;
+                    CHECK(in == (before < k));
+                    next += in ? 1 : 0;
+                }
+            lsi_exec_fini(&ex);
+        }
+        lsi_free(heap(), best, rows * k * sizeof *best);
+        free_floats(given, rows * n);
+        free_floats(scores, rows * n);
+    }
+}
+
 /* Row by row what lsi_op_rope gives; and back again. */
 static void test_rope_at(void)
 {
@@ -759,11 +796,17 @@ static void test_packed_groups(void)
 int main(int argc, char **argv)
 {
     static const struct test tests[] = {
-        TEST(test_sums),          TEST(test_scores),
-        TEST(test_slots),         TEST(test_merge),
-        TEST(test_load),          TEST(test_move),
-        TEST(test_rope_at),       TEST(test_bounds),
-        TEST(test_packed_slots),  TEST(test_packed_sums_and_bounds),
+        TEST(test_sums),
+        TEST(test_scores),
+        TEST(test_slots),
+        TEST(test_merge),
+        TEST(test_load),
+        TEST(test_move),
+        TEST(test_rope_at),
+        TEST(test_bounds),
+        TEST(test_choose),
+        TEST(test_packed_slots),
+        TEST(test_packed_sums_and_bounds),
         TEST(test_packed_groups),
     };
     return test_main(tests, sizeof tests / sizeof tests[0], argc, argv);
