@@ -236,12 +236,12 @@ void lsi_train_layout(struct lsi_train_memory *m, struct lsi_arena *arena, const
     p->kept_bytes = arena->used - mark;
 }
 
-<<<<<<< HEAD
 size_t lsi_train_head_work(const struct lsi_config *c)
 {
     const size_t layer = c->C * (2 * c->H * c->D + 2 * c->G * c->D + 3 * c->F), head = 3 * c->C * c->V;
     return lsi_max_size(1, (head + layer / 2) / layer);
-=======
+}
+
 /* A product from a layer's width to an adapter's rank, and one back; the rank may be the greater. */
 static size_t adapter_scratch(const struct lsi_exec *ex, const struct lsi_train_settings *s,
                               const struct lsi_config *c)
@@ -253,7 +253,6 @@ static size_t adapter_scratch(const struct lsi_exec *ex, const struct lsi_train_
     const size_t backward = lsi_max_size(lsi_op_linear_backward_scratch(ex, n, width, rank),
                                          lsi_op_linear_backward_scratch(ex, n, rank, width));
     return rank ? lsi_max_size(forward, backward) : 0;
->>>>>>> accept5
 }
 
 size_t lsi_train_scratch(const struct lsi_train_settings *s, const struct lsi_config *c)
