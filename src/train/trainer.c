@@ -342,7 +342,8 @@ static ls_status begin_batch(ls_trainer *t, const ls_train_sequence *seqs, size_
                              uint64_t *n_tokens, ls_error *err)
 {
     const size_t L = t->model.config.L;
-    const size_t work = 4 * L + lsi_train_replayed(L, t->settings.every) + lsi_train_head_work(&t->model.config);
+    const size_t work =
+        4 * L + lsi_train_replayed(L, t->settings.every) + lsi_train_head_work(&t->model.config);
     *n_valid = *n_tokens = 0;
     t->rows_done = t->rows_total = 0;
     for (size_t i = 0; i < n_seqs; i++) {
