@@ -273,7 +273,8 @@ typedef struct ls_train_verify_result {
  * when they differ: result->passed tells.
  *
  * @param dump     Write the loss ("loss", a scalar) and the gradient of every trained tensor of the first
- *                 batch, computed with o->mode, under Hugging Face names as a safetensors file. NULL: no.
+ *                 batch, computed with o->mode, under Hugging Face names (adapters: PEFT's) as a safetensors
+ *                 file. NULL: no.
  * @param on_step  Called while the second computation goes on; may be NULL.
  * @param result   struct_size must be set.
  */

@@ -8,7 +8,6 @@
 
 #define CONFIG_BYTES ((size_t)1 << 20)
 #define MAX_RANK     ((int64_t)1 << 16)
-#define PREFIX       "base_model.model."
 #define PIECE        ((size_t)1 << 14) /* values at a time */
 
 /* ---- adapter_config.json ------------------------------------------------------------------------ */
@@ -164,9 +163,9 @@ static bool read_name(const struct loader *l, const char *name, enum lsi_role *r
     static const char *const suffixes[] = { ".lora_A.weight", ".lora_B.weight" };
     const struct lsi_source hf = { .prefix = "model.", .head_prefix = "" };
     char matrix[LSI_TENSOR_NAME];
-    if (strncmp(name, PREFIX, strlen(PREFIX)) != 0)
+    if (strncmp(name, LSI_PEFT_PREFIX, strlen(LSI_PEFT_PREFIX)) != 0)
         return false;
-    name += strlen(PREFIX);
+    name += strlen(LSI_PEFT_PREFIX);
     for (size_t i = 0; i < LSI_LEN(suffixes); i++) {
         if (!lsi_path_has_suffix(name, suffixes[i]))
             continue;
@@ -356,7 +355,7 @@ static void write_values(struct lsi_st_writer *w, const struct lsi_param *x, flo
 
 static ls_status write_tensors(const struct saver *s, size_t n, float *values)
 {
-    char path[LSI_MODEL_PATH], name[LSI_TENSOR_NAME + sizeof PREFIX];
+    char path[LSI_MODEL_PATH], name[LSI_TENSOR_NAME + sizeof LSI_PEFT_PREFIX];
     struct lsi_st_writer *w = NULL;
     ls_status st;
     if (!lsi_path_join(path, sizeof path, s->dir.tmp, "adapter_model.safetensors"))
@@ -364,7 +363,7 @@ static ls_status write_tensors(const struct saver *s, size_t n, float *values)
     LSI_TRY(lsi_st_writer_create(&w, path, s->dir.alloc, s->err));
     for (size_t i = 0; i < n; i++) {
         const struct lsi_param *x = nth(s->p, i);
-        snprintf(name, sizeof name, PREFIX "%s", x->name);
+        snprintf(name, sizeof name, LSI_PEFT_PREFIX "%s", x->name);
         lsi_st_put_tensor(w, name, LSI_F32, 2, (const uint64_t[]){ x->rows, x->cols });
     }
     LSI_TRY_OR(fail, lsi_st_writer_begin(w, s->err));

@@ -16,6 +16,8 @@
 #include "train/extend.h"
 #include "train/params.h"
 
+#define LSI_PEFT_PREFIX "base_model.model." /* of names in PEFT's files */
+
 /* What an adapter adds to one matrix. */
 struct lsi_adapter_target {
     enum lsi_role role;

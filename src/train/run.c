@@ -92,7 +92,10 @@ static ls_status open_data(struct run *r, ls_error *err)
         note(r, "there are no evaluation data (eval-data): nothing is evaluated");
     if (r->o.eval_data) {
         lsi_data_run_options(&d, &r->o, true, r->tok, r->tokenizer_path, V);
-        LSI_TRY(lsi_data_open(&r->eval, &d, err));
+        const ls_status st = lsi_data_open(&r->eval, &d, err);
+        if (st != LS_OK)
+            lsi_error_prefix(err, "evaluation data");
+        LSI_TRY(st);
     }
     r->seqs = lsi_calloc(r->t->alloc, r->o.accumulate, sizeof *r->seqs);
     if (!r->seqs)

@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "formats/safetensors.h"
+#include "train/adapter.h"
 #include "train/data.h"
 #include "train/trainer.h"
 
@@ -161,6 +162,7 @@ static ls_status write_dump(const char *path, double loss, const struct lsi_para
 {
     struct lsi_st_writer *w;
     const float value = (float)loss;
+    char name[LSI_TENSOR_NAME + sizeof LSI_PEFT_PREFIX];
     size_t n = 1;
     LSI_TRY(lsi_st_writer_create(&w, path, alloc, err));
     lsi_st_put_tensor(w, "loss", LSI_F32, 0, NULL);
@@ -169,7 +171,8 @@ static ls_status write_dump(const char *path, double loss, const struct lsi_para
         const uint64_t matrix[] = { p->rows, p->cols }, vector[] = { p->n };
         if (!p->trained)
             continue;
-        lsi_st_put_tensor(w, p->name, LSI_F32, (uint32_t)p->rank, p->rank == 2 ? matrix : vector);
+        snprintf(name, sizeof name, "%s%s", p->kind == LSI_PARAM_BASE ? "" : LSI_PEFT_PREFIX, p->name);
+        lsi_st_put_tensor(w, name, LSI_F32, (uint32_t)p->rank, p->rank == 2 ? matrix : vector);
         n++;
     }
     const ls_status st = lsi_st_writer_begin(w, err);

@@ -387,9 +387,11 @@ def case_from_scratch(folder):
 
 def case_refused(folder):
     run = Run(folder, "run")
+    write_text(os.path.join(folder, "short.txt"), 3)
     for what, words, said in (
             ("a memory limit", ["--memory", "8MiB", "--seq", 4096], "fewer tokens"),
             ("one that no length keeps", ["--memory", "3MiB", "--seq", 64], "no sequence fits as it is, and 64 with --"),
+            ("too little to evaluate", ["--eval-data", os.path.join(folder, "short.txt")], "evaluation data: the data hold"),
             ("targets of no adapter", ["--lora-targets", "q_proj"], "--lora-rank"),
             ("no data", ["-d", os.path.join(folder, "none.txt")], "none.txt"),
             ("a folder that is none", ["--spill", os.path.join(folder, "text.txt")], "text.txt"),

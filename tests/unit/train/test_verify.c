@@ -162,6 +162,27 @@ static void test_dump(void)
     lsi_st_close(&model);
 }
 
+/* Those of an adapter have the names of PEFT's files. */
+static void test_dump_adapter(void)
+{
+    const char *data = write_data(), *path = tiny_path(dir, "adapter.safetensors");
+    ls_train_options o = verify_options(&data);
+    ls_train_verify_result r = { .struct_size = sizeof r };
+    struct lsi_safetensors dump;
+    ls_error err = { 0 };
+    o.steps = 0;
+    o.lora_rank = 4;
+    REQUIRE_OK(ls_train_verify(&o, path, NULL, NULL, &r, &err), err);
+    REQUIRE_OK(lsi_st_open(&dump, path, NULL, &err), err);
+    const struct lsi_st_tensor *t =
+        lsi_st_find(&dump, "base_model.model.model.layers.1.mlp.down_proj.lora_B.weight");
+    CHECK(t != NULL && t->rank == 2 && t->shape[1] == 4);
+    for (size_t i = 0; i < dump.n_tensors; i++)
+        CHECK(strncmp(dump.tensors[i].name, "base_model.model.", 17) == 0 ||
+              strcmp(dump.tensors[i].name, "loss") == 0);
+    lsi_st_close(&dump);
+}
+
 static void test_refusals(void)
 {
     const char *data = write_data();
@@ -184,8 +205,10 @@ static void test_refusals(void)
 
 int main(int argc, char **argv)
 {
-    static const struct test tests[] = { TEST(test_modes), TEST(test_short_blocks),
-                                         TEST(test_progress_of_data), TEST(test_dump), TEST(test_refusals) };
+    static const struct test tests[] = {
+        TEST(test_modes), TEST(test_short_blocks), TEST(test_progress_of_data),
+        TEST(test_dump),  TEST(test_dump_adapter), TEST(test_refusals)
+    };
     tiny_dir(dir, sizeof dir);
     const int rc = test_main(tests, sizeof tests / sizeof tests[0], argc, argv);
     tiny_remove(dir);
