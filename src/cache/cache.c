@@ -50,6 +50,13 @@ static int64_t choice(const char *choices, const struct item *it)
     }
 }
 
+/* A number as people write it: strtoll and strtod also take spaces, signs and hexadecimal digits. */
+static bool is_plain(const struct item *it)
+{
+    return it->n > 0 && it->text[0] >= '0' && it->text[0] <= '9' && !memchr(it->text, 'x', it->n) &&
+           !memchr(it->text, 'X', it->n);
+}
+
 static ls_status parse_value(struct lsi_cache_value *v, const char *policy, const struct lsi_cache_key *key,
                              const struct item *it, ls_error *err)
 {
@@ -66,7 +73,7 @@ static ls_status parse_value(struct lsi_cache_value *v, const char *policy, cons
     errno = 0;
     if (key->percent && it->n > 1 && it->text[it->n - 1] == '%') {
         v->percent = strtod(text, &end);
-        if (end == text + it->n - 1 && errno == 0 && v->percent > 0 && v->percent <= 100)
+        if (is_plain(it) && end == text + it->n - 1 && errno == 0 && v->percent > 0 && v->percent <= 100)
             return LS_OK;
         return lsi_fail(err, LS_E_INVAL,
                         "--kv %s: %s is '%.*s': a share of the prompt is above 0%% and at most "
@@ -74,7 +81,7 @@ static ls_status parse_value(struct lsi_cache_value *v, const char *policy, cons
                         policy, key->name, (int)it->n, it->text);
     }
     v->n = strtoll(text, &end, 10);
-    if (it->n > 0 && end == text + it->n && errno == 0 && v->n >= key->low && v->n <= key->high)
+    if (is_plain(it) && end == text + it->n && errno == 0 && v->n >= key->low && v->n <= key->high)
         return LS_OK;
     return lsi_fail(err, LS_E_INVAL, "--kv %s: %s is '%.*s': it takes a whole number from %lld to %lld%s",
                     policy, key->name, (int)it->n, it->text, (long long)key->low, (long long)key->high,
@@ -101,6 +108,7 @@ struct part {
     struct lsi_cache_value *value;
     struct item text;
     bool given[LSI_CACHE_KEYS];
+    bool *format_given; /* here or in the other part */
 };
 
 static ls_status parse_item(struct lsi_cache_spec *spec, struct part *part, const struct item *it,
@@ -112,6 +120,9 @@ static ls_status parse_item(struct lsi_cache_spec *spec, struct part *part, cons
 
     for (size_t f = 0; !eq && f < LSI_LEN(formats); f++)
         if (is(it, formats[f].name)) {
+            if (*part->format_given)
+                return lsi_fail(err, LS_E_INVAL, "--kv %s: a precision is given twice", p->name);
+            *part->format_given = true;
             spec->format = formats[f].format;
             return LS_OK;
         }
@@ -207,11 +218,13 @@ static ls_status find_storage(struct part *part, const struct lsi_cache_policy *
 
 ls_status lsi_cache_parse(struct lsi_cache_spec *spec, const char *text, ls_error *err)
 {
-    if (!text || !*text)
+    if (!text)
         text = "full";
     const char *plus = strchr(text, '+');
+    bool format_given = false;
     struct part policy = { .value = spec->value,
-                           .text = { text, plus ? (size_t)(plus - text) : strlen(text) } };
+                           .text = { text, plus ? (size_t)(plus - text) : strlen(text) },
+                           .format_given = &format_given };
 
     *spec = (struct lsi_cache_spec){ .format = LSI_KV_BF16 };
     LSI_TRY(find_policy(&policy, err));
@@ -219,7 +232,9 @@ ls_status lsi_cache_parse(struct lsi_cache_spec *spec, const char *text, ls_erro
     LSI_TRY(parse_items(spec, &policy, err));
     if (!plus)
         return LS_OK;
-    struct part storage = { .value = spec->storage_value, .text = { plus + 1, strlen(plus + 1) } };
+    struct part storage = { .value = spec->storage_value,
+                            .text = { plus + 1, strlen(plus + 1) },
+                            .format_given = &format_given };
     LSI_TRY(find_storage(&storage, policy.policy, err));
     spec->storage = storage.policy;
     return parse_items(spec, &storage, err);

@@ -169,6 +169,35 @@ static void test_spec_texts(void)
     CHECK_INT(lsi_cache_parse(&s, "fully", &err), LS_E_INVAL);
 }
 
+/* What strtoll and strtod would read and nobody means, and what is said twice. */
+static void test_spec_texts_that_cannot_be(void)
+{
+    static const struct {
+        const char *kv, *sentence; /* part of it */
+    } cases[] = {
+        { "h2o:heavy= 5", "heavy is ' 5'" },
+        { "", "unknown KV cache ''" },
+        { "h2o:heavy=0x10", "heavy is '0x10'" },
+        { "h2o:heavy=-5", "heavy is '-5'" },
+        { "h2o:heavy= 5%", "heavy is ' 5%'" },
+        { "h2o:heavy=0x10%", "heavy is '0x10%'" },
+        { "h2o:heavy=nan%", "heavy is 'nan%'" },
+        { "h2o:heavy=5,heavy=5", "heavy is given twice" },
+        { "full:q8,bf16", "a precision is given twice" },
+        { "quest:fp32+kivi:bf16", "a precision is given twice" },
+        { "full:", "does not know ''" },
+        { "full:q8,", "does not know ''" },
+        { "h2o:,heavy=5", "does not know ''" },
+    };
+    struct lsi_cache_spec s;
+    for (size_t i = 0; i < LSI_LEN(cases); i++) {
+        CHECK_INT(lsi_cache_parse(&s, cases[i].kv, &err), LS_E_INVAL);
+        CHECK(strstr(err.text, cases[i].sentence) != NULL);
+    }
+    CHECK_INT(lsi_cache_parse(&s, "quest:budget=1e-05%,fp32+kivi", &err), LS_OK); /* as names are written */
+    CHECK_INT(lsi_cache_parse(&s, "h2o:heavy=007,recent=2.5%", &err), LS_OK);
+}
+
 int main(int argc, char **argv)
 {
     static const struct test tests[] = {
@@ -180,6 +209,7 @@ int main(int argc, char **argv)
         TEST(test_tiling_repeats_pages),
         TEST(test_precisions_are_close_to_fp32),
         TEST(test_spec_texts),
+        TEST(test_spec_texts_that_cannot_be),
     };
     make_data(1, 1);
     return test_main(tests, LSI_LEN(tests), argc, argv);
