@@ -10,7 +10,8 @@
  *     at t for recent keys and its own        at m for the sinks
  *
  * whose two results are merged by their log-sum-exp. Up to t = S + R the two positions are the same, and the
- * row is attended as in a full cache.
+ * row is attended as in a full cache. Layers with a sliding window keep it, at the positions of the text,
+ * whatever S and R are.
  *
  * Tokens lie in pages by their place in the text. Pages with sinks stay; of the others as many are kept as
  * the window and a block of rows touch, and the oldest becomes the newest:
@@ -87,12 +88,22 @@ static size_t recent_tokens(const struct lsi_cache_spec *spec, size_t n_prompt)
     return spec->storage ? lsi_round_up(n, lsi_packing_of(spec).group) : n;
 }
 
+/* Tokens before the newest that some layer sees besides the sinks. */
+static size_t reach(const struct lsi_cache_shape *shape, size_t R)
+{
+    size_t most = R;
+    for (size_t l = 0; l < shape->L; l++) /* a window counts the newest token */
+        most = lsi_max_size(most, lsi_max_size(lsi_cache_window(shape, l), 1) - 1);
+    return most;
+}
+
 /* How the storage is packed: sinks and window are the policy's. */
-static struct lsi_packing packing(const struct lsi_cache_spec *spec, size_t R)
+static struct lsi_packing packing(const struct lsi_cache_shape *shape, const struct lsi_cache_spec *spec,
+                                  size_t R)
 {
     struct lsi_packing how = lsi_packing_of(spec);
     how.sinks = (size_t)spec->value[SINK].n;
-    how.window = R;
+    how.window = reach(shape, R);
     how.at_once = spec->value[PROMPT].n == PROMPT_DENSE;
     return how;
 }
@@ -158,19 +169,19 @@ static size_t pages_of(size_t n)
 /* Pages of a layer when the window slides. */
 static size_t most_pages(const struct lsi_cache_shape *shape, size_t S, size_t R)
 {
-    return sink_pages(S) + pages_of(R + lsi_max_size(shape->n_rows, 1));
+    return sink_pages(S) + pages_of(reach(shape, R) + lsi_max_size(shape->n_rows, 1));
 }
 
 static size_t plan(const struct lsi_cache_shape *shape, const struct lsi_cache_spec *spec, size_t n_tokens)
 {
     const size_t S = (size_t)spec->value[SINK].n;
     const size_t R = recent_tokens(spec, lsi_min_size(n_tokens, shape->n_ctx));
-    const struct lsi_packing how = packing(spec, R);
+    const struct lsi_packing how = packing(shape, spec, R);
     if (spec->storage)
         return lsi_packed_plan(shape, &how, n_tokens, 0);
     size_t most = most_pages(shape, S, R), total;
     if (spec->value[PROMPT].n == PROMPT_DENSE)
-        most = lsi_max_size(most, sink_pages(S) + pages_of(R + position_limit(shape)));
+        most = lsi_max_size(most, sink_pages(S) + pages_of(reach(shape, R) + position_limit(shape)));
     const size_t pages = lsi_min_size(lsi_div_up(n_tokens, LSI_KV_PAGE), most);
     if (!lsi_mul_size(pages * shape->L, lsi_kv_page_bytes(spec->format, shape->G, shape->D), &total))
         return SIZE_MAX;
@@ -180,7 +191,8 @@ static size_t plan(const struct lsi_cache_shape *shape, const struct lsi_cache_s
 static size_t plan_prompt(const struct lsi_cache_shape *shape, const struct lsi_cache_spec *spec,
                           size_t n_tokens, size_t n_prompt)
 {
-    const struct lsi_packing how = packing(spec, recent_tokens(spec, lsi_min_size(n_prompt, shape->n_ctx)));
+    const size_t R = recent_tokens(spec, lsi_min_size(n_prompt, shape->n_ctx));
+    const struct lsi_packing how = packing(shape, spec, R);
     return spec->storage ? lsi_packed_plan(shape, &how, n_tokens, n_prompt) : plan(shape, spec, n_tokens);
 }
 
@@ -240,7 +252,7 @@ static ls_status create(struct lsi_cache **cache, const struct lsi_cache_shape *
     struct cache_streaming *c = make(&like, pool);
     if (!c)
         return lsi_fail(err, LS_E_NOMEM, "out of memory for the KV cache");
-    const struct lsi_packing how = packing(spec, c->R);
+    const struct lsi_packing how = packing(shape, spec, c->R);
     const ls_status st = spec->storage ? lsi_packed_create(&c->packed, shape, &how, alloc, err) : LS_OK;
     if (st != LS_OK)
         free_streaming(&c->base);
@@ -266,8 +278,8 @@ static size_t index_of(const struct cache_streaming *c, size_t page)
 /* The oldest token besides the sinks that rows to come may see. */
 static size_t oldest_seen(const struct cache_streaming *c)
 {
-    const size_t from = c->open ? c->start : c->base.length;
-    return from > c->R ? from - c->R : 0;
+    const size_t from = c->open ? c->start : c->base.length, most = reach(&c->base.shape, c->R);
+    return from > most ? from - most : 0;
 }
 
 /* Pages at the beginning of the ring that nobody will see. */
@@ -298,7 +310,7 @@ static ls_status begin(struct cache_streaming *c, ls_error *err)
     const size_t n = lsi_cache_tokens(&c->recent, lsi_max_size(c->base.n_prompt, 1));
     c->base.spec.value[RECENT] = (struct lsi_cache_value){ .n = (int64_t)n, .percent = -1 };
     c->R = recent_tokens(&c->base.spec, 0);
-    c->packed.how.window = c->R;
+    c->packed.how.window = reach(&c->base.shape, c->R);
     return check_window(&c->base.shape, &c->base.spec, c->S, c->R, err);
 }
 
@@ -524,23 +536,16 @@ static void attend_sinks(struct cache_streaming *c, struct lsi_exec *ex, size_t 
     lsi_op_attention(ex, &a);
 }
 
-/* Whether a layer that sees `window` tokens reaches the sinks, over the positions of the cache. */
-static bool sees_sinks(const struct cache_streaming *c, size_t window)
-{
-    return c->S > 0 && (window == 0 || (window > c->S + c->R && !c->open));
-}
-
 /* Rows from `row` on, between whose sinks and recent tokens something has been dropped. */
 static void attend_parts(struct cache_streaming *c, struct lsi_exec *ex, size_t layer,
                          const struct lsi_cache_query *q, size_t row)
 {
     const struct lsi_cache_shape *shape = &c->base.shape;
-    const size_t n = q->T - row, most = c->open ? SIZE_MAX : c->R + 1;
-    const size_t window = q->window > 0 && q->window < most ? q->window : c->open ? 0 : most;
+    const size_t n = q->T - row, window = c->open ? 0 : c->R + 1;
     const size_t from = c->open ? c->start - c->R : c->S;
     float *lse = q->lse ? q->lse + row * shape->H : NULL;
 
-    if (!sees_sinks(c, q->window)) {
+    if (c->S == 0) {
         attend_recent(c, ex, layer, q, row, n, from, window, lse);
         return;
     }
@@ -567,7 +572,7 @@ static void attend(struct lsi_cache *cache, struct lsi_exec *ex, size_t layer,
                    const struct lsi_cache_query *q)
 {
     struct cache_streaming *c = streaming(cache);
-    const size_t whole = whole_rows(c, q->T);
+    const size_t whole = q->window > 0 ? q->T : whole_rows(c, q->T);
     if (whole > 0)
         attend_recent(c, ex, layer, q, 0, whole, 0, q->window, q->lse);
     if (whole < q->T)
@@ -599,7 +604,8 @@ static ls_status rewind_packed(struct cache_streaming *c, size_t n_tokens, ls_er
 static ls_status rewind_streaming(struct lsi_cache *cache, size_t n_tokens, ls_error *err)
 {
     struct cache_streaming *c = streaming(cache);
-    const size_t sinks = sink_pages(c->S), from = n_tokens > c->R ? n_tokens - c->R : 0;
+    const size_t sinks = sink_pages(c->S), most = reach(&cache->shape, c->R);
+    const size_t from = n_tokens > most ? n_tokens - most : 0;
     if (n_tokens > cache->length)
         return lsi_fail(err, LS_E_INVAL, "cannot rewind to %zu tokens: the cache holds %zu", n_tokens,
                         cache->length);
@@ -665,9 +671,9 @@ static size_t kept(const struct lsi_cache *cache, size_t layer, size_t g, int64_
 {
     const struct cache_streaming *c = streaming_const(cache);
     const size_t t = cache->length, window = lsi_cache_window(&cache->shape, layer);
-    const bool whole = t <= c->S + c->R;
-    const size_t most = whole ? t : c->R, n = window > 0 ? lsi_min_size(window - 1, most) : most;
-    const size_t sinks = !whole && sees_sinks(c, window) ? c->S : 0;
+    const bool whole = window > 0 || t <= c->S + c->R;
+    const size_t n = window > 0 ? lsi_min_size(window - 1, t) : whole ? t : c->R;
+    const size_t sinks = whole ? 0 : c->S;
     (void)g;
     for (size_t i = 0; pos && i < sinks; i++)
         pos[i] = (int64_t)i;
@@ -752,7 +758,7 @@ static ls_status state(struct lsi_cache *cache, struct lsi_cache_io *io, ls_erro
         return lsi_fail(err, LS_E_LIMIT, "the session's window of %zu tokens does not fit the context of %zu",
                         c->S + c->R + 1, position_limit(&cache->shape));
     if (is_packed(c)) {
-        c->packed.how.window = c->R;
+        c->packed.how.window = reach(&c->base.shape, c->R);
         c->settled = cache->length;
         LSI_TRY(lsi_packed_state(&c->packed, cache->length, io, err));
         for (size_t l = 0; l < cache->shape.L; l++)

@@ -470,6 +470,7 @@ static void test_sliding_layers_are_plain(void)
         "quest:budget=48,skip=0+kivi:bits=4,residual=32",
         "h2o:heavy=40,recent=40+kivi:bits=4,residual=32",
         "snapkv:budget=60,window=8+kivi:bits=4,residual=32",
+        "streaming:sink=0,recent=40+kivi:bits=4,residual=32",
     };
     struct lsi_cache_shape shape = { .L = L, .H = H, .G = G, .D = D, .n_ctx = N, .n_rows = N };
     shape.window = 100;
