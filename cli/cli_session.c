@@ -152,6 +152,18 @@ static int append(struct session *s, const int32_t *ids, size_t n)
     return st == LS_OK ? EXIT_OK : cli_fail("%s", err.text);
 }
 
+/*
+ * How much of n common tokens a prompt may keep that is apart from those before it. All but the full cache
+ * treat a token by the prompt that it came with, which ended elsewhere and had another length: the shared
+ * beginning stays, or nothing.
+ */
+static size_t keep_apart(const struct session *s, size_t n)
+{
+    if (!s->apart || n == s->n_held || strncmp(ls_context_kv(s->ctx), "full:", 5) == 0)
+        return n;
+    return s->n_base == 0 ? 0 : n < s->n_base ? n : s->n_base;
+}
+
 /* Make the context hold the longest beginning of ids that it can still have, of *common tokens. */
 static bool go_back(struct session *s, const int32_t *ids, size_t n, size_t *common, ls_error *err)
 {
@@ -160,6 +172,7 @@ static bool go_back(struct session *s, const int32_t *ids, size_t n, size_t *com
         k++;
     if (k == n)
         k--; /* the logits after the last token are wanted */
+    k = keep_apart(s, k);
     ls_status st = k < s->n_held ? ls_context_rewind(s->ctx, k, err) : LS_OK;
     if (st == LS_E_UNSUPPORTED && s->n_base > 0 && s->n_base < n &&
         memcmp(s->base_ids, ids, s->n_base * sizeof *ids) == 0) {

@@ -24,6 +24,7 @@ struct session {
     size_t n_vocab;
     int32_t *held; /* [n_held] the tokens in the cache */
     size_t n_held, cap_held;
+    bool apart;        /* each prompt is for itself: what it finds in the cache must not depend on others */
     int32_t *stop_ids; /* tokens that end an answer */
     size_t n_stop_ids;
     uint64_t seed; /* in use, chosen or given */

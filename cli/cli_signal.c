@@ -28,6 +28,7 @@ static void install(int number)
 void signals_install(void)
 {
     signal(SIGPIPE, SIG_DFL);
+    signal(SIGXFSZ, SIG_IGN); /* a file beyond the limit (ulimit -f) is an error of writing, and is told */
     signals_rearm();
 }
 

@@ -184,6 +184,7 @@ static int ask_prompts(struct chat *c, const struct prompts *p)
     const size_t n_before = c->n_turns;
     int status = EXIT_OK;
 
+    c->s.apart = !lasting;
     for (size_t i = 0; i < p->n && status == EXIT_OK; i++) {
         if (!lasting)
             drop_turns(c, n_before);

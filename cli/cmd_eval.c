@@ -90,17 +90,35 @@ static int open_model(struct eval *e)
     return status;
 }
 
+/* Results are found again by the names of tasks and files. */
+static int check_name(const struct eval *e, size_t file)
+{
+    const char *name = ls_eval_file_name(e->files[file]), *path = e->o->data.items[file];
+
+    for (size_t i = 0; i < e->tasks.n; i++)
+        if (strcmp(e->tasks.items[i], name) == 0)
+            return cli_usage("--data %s is called '%s' as a task is; rename the file", path, name);
+    for (size_t i = 0; i < file; i++)
+        if (strcmp(ls_eval_file_name(e->files[i]), name) == 0)
+            return cli_usage("--data %s and %s are both called '%s'; rename one, or take them in two runs",
+                             e->o->data.items[i], path, name);
+    return EXIT_OK;
+}
+
 static int open_files(struct eval *e)
 {
     ls_error err = { 0 };
+    int status = EXIT_OK;
 
     e->files = cli_realloc(NULL, e->o->data.n, sizeof(ls_eval_file *));
     for (size_t i = 0; i < e->o->data.n; i++)
         e->files[i] = NULL;
-    for (size_t i = 0; i < e->o->data.n; i++)
+    for (size_t i = 0; i < e->o->data.n && status == EXIT_OK; i++) {
         if (ls_eval_file_open(e->o->data.items[i], &e->files[i], &err) != LS_OK)
             return cli_fail("%s", err.text);
-    return EXIT_OK;
+        status = check_name(e, i);
+    }
+    return status;
 }
 
 static int read_lists(struct eval *e)

@@ -134,6 +134,7 @@ static int run_prompts(struct run *r, const struct prompts *p)
 {
     int status = read_document(r);
 
+    r->s.apart = !r->s.o->session || r->doc.len;
     for (size_t i = 0; i < p->n && status == EXIT_OK; i++) {
         if (p->n > 1 && !r->s.o->quiet)
             fprintf(stderr, "> %s\n", p->items[i].data);

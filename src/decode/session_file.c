@@ -182,7 +182,7 @@ static ls_status read_pages(struct lsi_cache_io *io, struct lsi_kv_pages *t, siz
 static ls_status open_file(struct reader *r, ls_error *err)
 {
     struct stat st;
-    r->fd = open(r->io.name, O_RDONLY | O_CLOEXEC);
+    r->fd = open(r->io.name, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* a pipe is no session, and would wait */
     if (r->fd < 0 || fstat(r->fd, &st) != 0)
         return lsi_fail(err, LS_E_IO, "cannot read %s: %s", r->io.name, strerror(errno));
     if (!S_ISREG(st.st_mode) || st.st_size == 0)

@@ -20,6 +20,7 @@
 #define COPIED        5    /* words to copy */
 #define COPY_WORDS    300  /* the most frequent words, of which random texts are made */
 #define LIST_WORDS    4000 /* and lists */
+#define LETTERS       "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 
 /* ---- pieces ----------------------------------------------------------------------------------------- */
 
@@ -254,6 +255,21 @@ static struct lsi_piece new_word(struct lsi_draft *d, struct lsi_buf *made_up)
     return w;
 }
 
+/* Words of a sentence, in small letters as new_word's are, are not drawn any more. */
+static void use_words(struct lsi_draft *d, const char *s)
+{
+    char word[LSI_WORD_BYTES];
+    while (*s) {
+        const size_t n = strspn(s, LETTERS);
+        LSI_ASSERT(n < sizeof word);
+        for (size_t i = 0; i < n; i++)
+            word[i] = (char)(s[i] | ('a' - 'A'));
+        if (n > 0)
+            (void)lsi_used_add(&d->used, word, n);
+        s += n > 0 ? n : 1;
+    }
+}
+
 /* n different words, the common ones first. Words that were made up are found when all are there, because
  * their memory moves while it grows. */
 static void draw_words(struct lsi_draft *d, struct lsi_buf *made_up, struct lsi_piece *words, size_t n)
@@ -266,6 +282,12 @@ static void draw_words(struct lsi_draft *d, struct lsi_buf *made_up, struct lsi_
         if (!words[i].s)
             words[i].s = made_up->data + LSI_WORD_BYTES * at++;
 }
+
+static const char words_header[] =
+    "Some words of the following numbered list stand there more often than the "
+    "others. Remember them.\n";
+static const char words_question[] = "Question: Which 10 words stand in the list most often?";
+static const char words_prefix[] = " Answer: The 10 words that stand in the list most often are:";
 
 /* A numbered list in which COMMON words stand `often` times and n others `seldom` times; notes the common
  * ones. */
@@ -282,8 +304,7 @@ static void put_word_list(struct lsi_draft *d, size_t n, size_t often, size_t se
             for (size_t j = 0; j < (i < COMMON ? often : seldom); j++)
                 list[k++] = words[i];
         shuffle(d, list, total);
-        lsi_draft_put(d, "Some words of the following numbered list stand there more often than the others. "
-                         "Remember them.\n");
+        lsi_draft_put(d, "%s", words_header);
         for (size_t i = 0; i < total && !made_up->failed; i++)
             lsi_draft_put(d, "%s%zu. %.*s", i ? " " : "", i + 1, (int)list[i].len, list[i].s);
         lsi_draft_put(d, "\n");
@@ -295,9 +316,6 @@ static void put_word_list(struct lsi_draft *d, size_t n, size_t often, size_t se
     lsi_free(NULL, words, (COMMON + n) * sizeof *words);
 }
 
-static const char words_question[] = "Question: Which 10 words stand in the list most often?";
-static const char words_prefix[] = " Answer: The 10 words that stand in the list most often are:";
-
 /* How often words are repeated is RULER's, for long texts and for short ones. */
 static void write_common_words(struct lsi_draft *d, size_t n)
 {
@@ -306,6 +324,9 @@ static void write_common_words(struct lsi_draft *d, size_t n)
     struct lsi_buf made_up, made_up_before;
     lsi_buf_init(&made_up, NULL, SIZE_MAX / 4);
     lsi_buf_init(&made_up_before, NULL, SIZE_MAX / 4);
+    use_words(d, words_header);
+    use_words(d, words_question);
+    use_words(d, words_prefix);
     lsi_draft_turn(d);
     put_word_list(d, is_long ? 30 : 10, is_long ? 10 : 3, is_long ? 3 : 1, common, &made_up_before);
     lsi_draft_put(d, "%s%s", words_question, words_prefix);

@@ -42,6 +42,13 @@ $ longspan eval -m "$RECALL" --data none.jsonl -q
 $ echo '{"input":1}' > bad.jsonl; longspan eval -m "$RECALL" --data bad.jsonl -q
 2> longspan: bad.jsonl, line 1:1:10: * (glob)
 [1]
+# Files are told apart by their names.
+$ mkdir -p one two; cp ruler.jsonl one/; cp ruler.jsonl two/; longspan eval -m "$RECALL" --data one/ruler.jsonl --data two/ruler.jsonl -q
+2> longspan: --data one/ruler.jsonl and two/ruler.jsonl are both called 'ruler'; rename one, or take them in two runs
+[2]
+$ cp ruler.jsonl lines.jsonl; longspan eval -m "$RECALL" --task lines --data lines.jsonl -q
+2> longspan: --data lines.jsonl is called 'lines' as a task is; rename the file
+[2]
 # Mistakes of the command line.
 $ longspan eval -m "$RECALL" --task needles
 2> longspan: --task has 'needles'; it must be one of all, needle, needle-single, needle-multikey, needle-multivalue, needle-multiquery, passkey, variable-tracking, common-words, frequent-words, lines, stream, copy, induction, ppl (did you mean 'needle'?)

@@ -31,6 +31,14 @@ $ longspan chat -m "$MODEL" --session d --doc doc -p "What?" -q
 $ head -c 1000 s > cut; longspan generate -m "$MODEL" --session cut -p "What?" -q
 2> longspan: cut: the session is cut off or damaged; make it again
 [1]
+$ mkfifo pipe; timeout 20 longspan generate -m "$MODEL" --session pipe -p "What?" -n 1 -q
+2> longspan: pipe is no session
+[1]
+# A limit of the size of files is an error of writing: what was there stays, and nothing is left over.
+$ cp t before; (ulimit -f 8; longspan generate -m "$MODEL" --session t -n 1 --temp 0 -q > out); cmp t before && ls t.*
+2> longspan: cannot write t: File too large
+2> ls: * (glob)
+[2]
 $ longspan generate -m "$MODEL" --session no/where -p "What?" -n 1 -q > out
 2> longspan: cannot write no/where: No such file or directory
 [1]

@@ -25,3 +25,13 @@ $ longspan bench -m "$MODEL" -p 32 -n 8 -d 1000000 -r 2 -t 2 --kv streaming:sink
 # A second question to a document that has left the window: it is read again.
 $ for i in $(seq 100); do echo "Line $i of the text."; done > doc; longspan generate -m "$MODEL" --doc doc -p "First?" -p "Second one?" -n 8 --temp 0 --compute fp32 --kv streaming:recent=60,fp32 --block 32 --json -q > both; for q in "First?" "Second one?"; do longspan generate -m "$MODEL" --doc doc -p "$q" -n 8 --temp 0 --compute fp32 --kv streaming:recent=60,fp32 --block 32 --json -q | field ids; done > apart; field answers.0.ids answers.1.ids < both | cmp - apart && echo same
 same
+# Questions do not depend on those before them, though they begin alike; and prompts have budgets of their own.
+$ for kv in streaming:recent=60,prompt=dense kivi:residual=32 quest:budget=20%,skip=0 snapkv:budget=60; do F="--temp 0 --ignore-eos --compute fp32 -n 8 --json -q --kv $kv,fp32"; for a in "--doc doc" ""; do P="$(cat doc)"; [ "$a" ] && P=""; longspan generate -m "$MODEL" $a -p "${P}Who is it?" -p "${P}Who?" -p "${P}What of all the lines is the last one?" $F > all; for q in "Who is it?" "Who?" "What of all the lines is the last one?"; do longspan generate -m "$MODEL" $a -p "$P$q" $F | field ids; done > apart; field answers.0.ids answers.1.ids answers.2.ids < all | cmp - apart && echo same; done; done
+same
+same
+same
+same
+same
+same
+same
+same

@@ -1,4 +1,6 @@
 /* Generators: a solver finds in the text what they expect; lengths, seeds. */
+#include <ctype.h>
+
 #include <longspan/eval.h>
 
 #include "solver.h"
@@ -112,6 +114,43 @@ static void test_own_text(void)
     close_source();
 }
 
+/* Whether a text has a word, between what are no letters and digits. */
+static bool has_word(const char *text, const char *word)
+{
+    const size_t n = strlen(word);
+    for (const char *at = text; (at = strstr(at, word)) != NULL; at++)
+        if ((at == text || !isalnum((unsigned char)at[-1])) && !isalnum((unsigned char)at[n]))
+            return true;
+    return false;
+}
+
+/* No word of a question is its answer, though the text has them all among few others. */
+static void test_questions_do_not_tell(void)
+{
+    static const char *const words[] = { "some",     "words", "following", "numbered", "list",   "stand",
+                                         "there",    "more",  "often",     "than",     "others", "remember",
+                                         "question", "which", "most",      "answer",   "that",   "them" };
+    static char hay[40000];
+    const ls_eval_task_info *t;
+    size_t n = 0;
+    for (int i = 0; i < 220; i++)
+        n += (size_t)snprintf(hay + n, sizeof hay - n, "The word is %s, and abc%c%c.\n", words[i % 18],
+                              'a' + i / 26, 'a' + i % 26);
+    open_source(hay);
+    for (size_t i = 0; (t = ls_eval_task(i)) != NULL; i++)
+        for (uint64_t seed = 0; seed < 8; seed++) {
+            ls_eval_case *c = NULL;
+            REQUIRE_OK(ls_eval_case_create(source, t->name, 3000, seed, 0, &c, &err), err);
+            for (size_t k = 0; k < c->n_turns; k++)
+                for (size_t e = 0; e < c->turns[k].n_expected; e++) {
+                    CHECK(!has_word(c->turns[k].question, c->turns[k].expected[e]));
+                    CHECK(!has_word(c->turns[k].prefix, c->turns[k].expected[e]));
+                }
+            ls_eval_case_free(c);
+        }
+    close_source();
+}
+
 static void test_seeds(void)
 {
     const ls_eval_task_info *t;
@@ -183,8 +222,9 @@ static void test_solver_refuses(void)
 
 int main(int argc, char **argv)
 {
-    static const struct test tests[] = { TEST(test_solver),  TEST(test_own_text),
-                                         TEST(test_seeds),   TEST(test_written_down),
-                                         TEST(test_refused), TEST(test_solver_refuses) };
+    static const struct test tests[] = {
+        TEST(test_solver),       TEST(test_own_text), TEST(test_questions_do_not_tell), TEST(test_seeds),
+        TEST(test_written_down), TEST(test_refused),  TEST(test_solver_refuses)
+    };
     return test_main(tests, sizeof tests / sizeof tests[0], argc, argv);
 }
