@@ -460,7 +460,6 @@ static void test_sliding_layers_are_plain(void)
         "quest:budget=48,skip=0+kivi:bits=4,residual=32",
         "h2o:heavy=40,recent=40+kivi:bits=4,residual=32",
         "snapkv:budget=60,window=8+kivi:bits=4,residual=32",
-        "streaming:sink=0,recent=40+kivi:bits=4,residual=32",
     };
     make_data(44, 2);
     for (size_t i = 0; i < LSI_LEN(same); i++)
