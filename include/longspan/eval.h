@@ -171,7 +171,8 @@ LS_API ls_status ls_eval_ask(ls_context *ctx, const ls_eval_source *source, cons
  * LS_EVAL_DENSE need not read the document again. That changes nothing but the time.
  *
  * @param block  The context's option, not 0.
- * @param held   Tokens that are kept; 0 where the cache policy cannot go back, or there is nothing to keep.
+ * @param held   Tokens that are kept; 0 where the cache policy does not keep every token exactly, or there is
+ *               nothing to keep.
  */
 LS_API ls_status ls_eval_keep(ls_context *ctx, const ls_eval_source *source, const ls_eval_case *c,
                               size_t block, size_t *held, ls_error *err);

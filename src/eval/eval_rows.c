@@ -55,12 +55,11 @@ static void finish(ls_eval_row *row, const struct sums *s)
 
 /* ---- labels ------------------------------------------------------------------------------------------ */
 
-/* Policy i of those there are; SIZE_MAX: none has this name. */
-static size_t find_policy(const char *kv, ls_kv_policy_info *p)
+/* Policy i of those there are; SIZE_MAX: none has this name, of n bytes. */
+static size_t find_policy(const char *name, size_t n, ls_kv_policy_info *p)
 {
-    const size_t n = strcspn(kv, ":");
     for (size_t i = 0; ls_kv_policy_at(i, p); i++)
-        if (strlen(p->name) == n && memcmp(p->name, kv, n) == 0)
+        if (strlen(p->name) == n && memcmp(p->name, name, n) == 0)
             return i;
     return SIZE_MAX;
 }
@@ -80,21 +79,36 @@ static bool is_silent(size_t policy, const ls_kv_policy_info *p, const char *ite
     return len == 4 && memcmp(item, "bf16", 4) == 0;
 }
 
+/* Of "NAME:item,item" what is not silent, behind the first `used` bytes of the label; the bytes then. */
+static size_t put_part(ls_eval_row *row, size_t used, const char *part, size_t len)
+{
+    const size_t cap = sizeof row->label, n_name = lsi_min_size(len, strcspn(part, ":"));
+    ls_kv_policy_info p = { .struct_size = sizeof p };
+    const size_t policy = find_policy(part, n_name, &p);
+    char mark = ':';
+
+    used += (size_t)snprintf(row->label + used, cap - used, "%.*s", (int)n_name, part);
+    for (size_t at = n_name + 1, n; at < len && used < cap; at += n + 1) {
+        n = lsi_min_size(strcspn(part + at, ","), len - at);
+        if (policy != SIZE_MAX && is_silent(policy, &p, part + at, n, *row->budget))
+            continue;
+        used += (size_t)snprintf(row->label + used, cap - used, "%c%.*s", mark, (int)n, part + at);
+        mark = ',';
+    }
+    return used;
+}
+
+/* The policy, and how it stores what it keeps. */
 static void put_label(ls_eval_row *row)
 {
-    ls_kv_policy_info p = { .struct_size = sizeof p };
-    const size_t policy = find_policy(row->kv, &p);
-    const char *item = row->kv + strcspn(row->kv, ":");
-    size_t used = (size_t)(item - row->kv);
-    snprintf(row->label, sizeof row->label, "%.*s", (int)used, row->kv);
-    for (char mark = ':'; *item && used < sizeof row->label;) {
-        const size_t n = strcspn(++item, ",");
-        if (policy == SIZE_MAX || !is_silent(policy, &p, item, n, *row->budget)) {
-            used +=
-                (size_t)snprintf(row->label + used, sizeof row->label - used, "%c%.*s", mark, (int)n, item);
-            mark = ',';
-        }
-        item += n;
+    size_t used = 0;
+    for (const char *part = row->kv; used < sizeof row->label;) {
+        const size_t n = strcspn(part, "+");
+        used = put_part(row, used, part, n);
+        if (!part[n] || used >= sizeof row->label)
+            return;
+        used += (size_t)snprintf(row->label + used, sizeof row->label - used, "+");
+        part += n + 1;
     }
 }
 

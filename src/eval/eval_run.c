@@ -217,13 +217,25 @@ ls_status ls_eval_ask(ls_context *ctx, const ls_eval_source *source, const ls_ev
     return st;
 }
 
+/* Policies that keep every token as it was: the end of a prompt sees of its beginning what it would have seen
+ * in one piece. Others have compressed the beginning, or counted it as a prompt of its own. */
+static bool keeps_all(const char *kv)
+{
+    static const char *const names[] = { "full:", "topk:", "quest:" };
+    for (size_t i = 0; i < LSI_LEN(names); i++)
+        if (strncmp(kv, names[i], strlen(names[i])) == 0)
+            return strchr(kv, '+') == NULL;
+    return false;
+}
+
 ls_status ls_eval_keep(ls_context *ctx, const ls_eval_source *source, const ls_eval_case *c, size_t block,
                        size_t *held, ls_error *err)
 {
     struct lsi_turn_ids t;
     *held = 0;
     /* A share of the prompt is of the one that was read first: the document would stay it. */
-    if (c->n_turns != 1 || c->metric == LS_EVAL_NLL || strchr(ls_context_kv(ctx), '%'))
+    if (c->n_turns != 1 || c->metric == LS_EVAL_NLL || strchr(ls_context_kv(ctx), '%') ||
+        !keeps_all(ls_context_kv(ctx)))
         return LS_OK;
     LSI_TRY(lsi_turn_encode(source, c, 0, &t, err));
     const size_t whole = t.n_text / block * block;

@@ -385,6 +385,12 @@ static void test_labels(void)
         { "streaming:sink=4,recent=405,prompt=windowed,self=no,bf16", "20%", "streaming" },
         { "topk:k=10%,sinks=0,recent=1,sets=per_q,renorm=yes,prompt=dense,bf16", "", "topk" },
         { "nobody:knows=1,bf16", "10%", "nobody:knows=1,bf16" },
+        { "quest:page=16,budget=60,skip=2,sets=group,combine=pseudo,bf16+"
+          "kivi:bits=4,bits_v=same,group=32,residual=128,sinks=0",
+          "10%", "quest+kivi:bits=4" },
+        { "h2o:heavy=64,recent=64,sinks=0,chunk=0,normalise=none,values=plain,fp32+"
+          "kivi:bits=2,bits_v=same,group=32,residual=32,sinks=0",
+          "", "h2o:heavy=64,recent=64,fp32+kivi:residual=32" },
     };
     const ls_eval_row *rows = NULL;
     ls_eval_log *log = NULL;

@@ -11,7 +11,7 @@ static ls_model *model;
 static ls_eval_source *source;
 static ls_context *ctx;
 
-static void begin(size_t n_ctx)
+static void begin_with(size_t n_ctx, const char *kv)
 {
     ls_context_options o;
     memset(&err, 0, sizeof err);
@@ -21,8 +21,14 @@ static void begin(size_t n_ctx)
     ls_context_options_defaults(&o);
     o.n_ctx = n_ctx;
     o.block = BLOCK;
+    o.kv = kv;
     o.compute = LS_COMPUTE_FP32;
     REQUIRE_OK(ls_context_create(model, &o, &ctx, &err), err);
+}
+
+static void begin(size_t n_ctx)
+{
+    begin_with(n_ctx, NULL);
 }
 
 static void end(void)
@@ -110,6 +116,40 @@ static void test_keep(void)
     end();
 }
 
+/* What a policy has compressed is no beginning of another prompt, even where it could go back to there. */
+static void test_keep_what_is_exact(void)
+{
+    static const struct {
+        const char *kv;
+        bool kept;
+    } of[] = {
+        { "full:q8", true },
+        { "quest:budget=100", true },
+        { "topk:k=100", true },
+        { "kivi:bits=2,residual=512", false },
+        { "quest:budget=600+kivi:bits=2,residual=512", false },
+        { "streaming:recent=700,prompt=dense", false },
+        { "h2o:heavy=500,recent=500", false },
+        { "snapkv:budget=900", false },
+    };
+    for (size_t i = 0; i < sizeof of / sizeof of[0]; i++) {
+        ls_eval_case *c = NULL;
+        size_t held = 1;
+        begin_with(1000, of[i].kv);
+        REQUIRE_OK(ls_eval_case_create(source, "lines", 900, 1, 0, &c, &err), err);
+        ls_eval_result alone = ask(c, LS_EVAL_DENSE, 0), sparse = ask(c, LS_EVAL_SPARSE, 0);
+        REQUIRE_OK(ls_eval_keep(ctx, source, c, BLOCK, &held, &err), err);
+        CHECK((held > 0) == of[i].kept);
+        ls_eval_result again = ask(c, LS_EVAL_DENSE, held);
+        CHECK_STR(again.answer, alone.answer);
+        ls_eval_result_clear(&alone);
+        ls_eval_result_clear(&sparse);
+        ls_eval_result_clear(&again);
+        ls_eval_case_free(c);
+        end();
+    }
+}
+
 /* A stream is read on: every turn's tokens once, and nothing of it can be kept for the other protocol. */
 static void test_stream(void)
 {
@@ -171,7 +211,7 @@ static void test_perplexity(void)
 
 int main(int argc, char **argv)
 {
-    static const struct test tests[] = { TEST(test_answer), TEST(test_keep), TEST(test_stream),
-                                         TEST(test_perplexity) };
+    static const struct test tests[] = { TEST(test_answer), TEST(test_keep), TEST(test_keep_what_is_exact),
+                                         TEST(test_stream), TEST(test_perplexity) };
     return test_main(tests, sizeof tests / sizeof tests[0], argc, argv);
 }
