@@ -54,8 +54,8 @@ static inline size_t lsi_train_replayed(size_t n_layers, size_t every)
 {
     return (lsi_div_up(n_layers, every) - 1) * (every - 1);
 }
-/** What the head of a row costs, logits and both gradients, counted in forward passes of a layer (products with
- * weights): what progress counts in. At least 1. */
+/** What the head of a row costs, logits and both gradients, counted in forward passes of a layer (products
+ * with weights): what progress counts in. At least 1. */
 size_t lsi_train_head_work(const struct lsi_config *c);
 /** Scratch of every op of a step. */
 size_t lsi_train_scratch(const struct lsi_train_settings *s, const struct lsi_config *c);

@@ -22,7 +22,7 @@ struct ls_trainer {
 
     /* of the running step */
     struct lsi_adamw adamw;
-    double norm_squares; /* of the gradients stepped so far, where they are stepped layer by layer */
+    double norm_squares;          /* of the gradients stepped so far, where they are stepped layer by layer */
     size_t rows_done, rows_total; /* of a step: rows through a layer, weighted by what they cost */
 };
 
