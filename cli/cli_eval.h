@@ -18,6 +18,8 @@ int list_split(const char *option, const char *text, struct names *out);
 int list_policies(const char *text, struct names *out);
 /** Names of tasks and groups, "all". */
 int list_tasks(const char *text, struct names *out);
+/** Whether a task has this name; an exit status. */
+int check_task(const char *option, const char *name);
 /** "4096", "4k" (1,024 each), "1m". */
 int list_lengths(const char *text, struct count_list *out);
 

@@ -134,6 +134,8 @@ static int read_lists(struct eval *e)
         status = list_tasks(tasks, &e->tasks);
     if (status == EXIT_OK)
         status = list_lengths(o->lengths, &e->lengths);
+    if (status == EXIT_OK && o->show)
+        status = check_task("--show", o->show);
     e->block = o->block ? (size_t)o->block : BLOCK;
     e->protocols[LS_EVAL_DENSE] = strcmp(o->protocol, "sparse") != 0;
     e->protocols[LS_EVAL_SPARSE] = strcmp(o->protocol, "dense") != 0;
@@ -399,6 +401,8 @@ static int tell(struct eval *e, bool interrupted)
 
     if (ls_eval_log_rows(e->log, &rows, &n, &err) != LS_OK)
         return cli_fail("%s", err.text);
+    if (n == 0 && !interrupted)
+        return cli_fail("no question fits into the tokens of --length: give more");
     table_text(&forms[0], rows, n);
     table_csv(&forms[1], rows, n);
     table_markdown(&forms[2], rows, n);

@@ -182,20 +182,21 @@ static bool add_tasks(struct names *out, const char *name)
     return found;
 }
 
-static int complain_task(const char *name)
+/* `groups`: names that stand for several tasks are known as well. */
+static int complain_task(const char *option, const char *name, bool groups)
 {
     const ls_eval_task_info *t;
     const char *known[64] = { "all", "needle" };
     struct text list = { 0 };
-    size_t n = 2;
+    size_t n = groups ? 2 : 0;
 
     for (size_t i = 0; (t = ls_eval_task(i)) != NULL && n < CLI_LEN(known); i++)
         known[n++] = t->name;
     for (size_t i = 0; i < n; i++)
         text_printf(&list, "%s%s", i ? ", " : "", known[i]);
     const char *near = nearest_name(name, known, n);
-    cli_usage("--task has '%s'; it must be one of %s%s%s%s", name, list.data, near ? " (did you mean '" : "",
-              near ? near : "", near ? "'?)" : "");
+    cli_usage("%s has '%s'; it must be one of %s%s%s%s", option, name, list.data,
+              near ? " (did you mean '" : "", near ? near : "", near ? "'?)" : "");
     text_free(&list);
     return EXIT_USAGE;
 }
@@ -207,9 +208,19 @@ int list_tasks(const char *text, struct names *out)
 
     for (size_t i = 0; i < items.n && status == EXIT_OK; i++)
         if (!add_tasks(out, items.items[i]))
-            status = complain_task(items.items[i]);
+            status = complain_task("--task", items.items[i], true);
     names_free(&items);
     return status;
+}
+
+int check_task(const char *option, const char *name)
+{
+    const ls_eval_task_info *t;
+
+    for (size_t i = 0; (t = ls_eval_task(i)) != NULL; i++)
+        if (strcmp(name, t->name) == 0)
+            return EXIT_OK;
+    return complain_task(option, name, false);
 }
 
 int list_lengths(const char *text, struct count_list *out)

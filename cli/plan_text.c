@@ -16,10 +16,10 @@ static void print_head(const struct plan_report *r)
            format_bytes(decimal, (double)r->memory));
 }
 
-/* "32.0 GFLOP" … "1.2 EFLOP". */
+/* "32.0 GFLOP" … "1.2 YFLOP". */
 static const char *format_flops(char out[32], double flops)
 {
-    static const char *const units[] = { "GFLOP", "TFLOP", "PFLOP", "EFLOP" };
+    static const char *const units[] = { "GFLOP", "TFLOP", "PFLOP", "EFLOP", "ZFLOP", "YFLOP" };
     size_t u = 0;
 
     for (flops /= 1e9; flops >= 999.5 && u + 1 < CLI_LEN(units); u++)

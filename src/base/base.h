@@ -280,5 +280,7 @@ size_t lsi_utf8_decode(const char *s, size_t n, uint32_t *cp);
 size_t lsi_utf8_encode(uint32_t cp, char *out);
 /** Bytes of the longest valid prefix. */
 size_t lsi_utf8_valid_prefix(const char *s, size_t n);
+/** Bytes of the byte order mark that a text begins with: 3 or 0. */
+size_t lsi_utf8_mark(const char *s, size_t n);
 
 #endif

@@ -1,5 +1,7 @@
 #include "base/base.h"
 
+#include <string.h>
+
 size_t lsi_utf8_decode(const char *s, size_t n, uint32_t *cp)
 {
     const unsigned char *u = (const unsigned char *)s;
@@ -76,4 +78,9 @@ size_t lsi_utf8_valid_prefix(const char *s, size_t n)
         i += len;
     }
     return i;
+}
+
+size_t lsi_utf8_mark(const char *s, size_t n)
+{
+    return n >= 3 && memcmp(s, "\xef\xbb\xbf", 3) == 0 ? 3 : 0;
 }

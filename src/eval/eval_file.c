@@ -44,7 +44,7 @@ static void find_lines(ls_eval_file *f)
 {
     const char *text = data_of(f);
     size_t number = 1;
-    for (size_t at = 0; at < f->map.bytes; number++) {
+    for (size_t at = lsi_utf8_mark(text, f->map.bytes); at < f->map.bytes; number++) {
         const char *end = memchr(text + at, '\n', f->map.bytes - at);
         const size_t n = end ? (size_t)(end - (text + at)) : f->map.bytes - at;
         const struct lsi_piece p = { text + at, n };

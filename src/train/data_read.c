@@ -47,15 +47,14 @@ static bool is_blank(const char *p, const char *end)
 /* The next line that is not empty. */
 static bool next_line(struct lines *l)
 {
-    static const char mark[] = "\xef\xbb\xbf";
     while (l->at < l->f->bytes) {
         l->begin = l->f->data + l->at;
         const char *hit = memchr(l->begin, '\n', l->f->bytes - l->at);
         l->end = hit ? hit : l->f->data + l->f->bytes;
         l->at = (size_t)(l->end - l->f->data) + 1;
         l->number++;
-        if (l->number == 1 && l->end - l->begin >= 3 && memcmp(l->begin, mark, 3) == 0)
-            l->begin += 3;
+        if (l->number == 1)
+            l->begin += lsi_utf8_mark(l->begin, (size_t)(l->end - l->begin));
         if (!is_blank(l->begin, l->end))
             return true;
     }

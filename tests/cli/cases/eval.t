@@ -42,6 +42,13 @@ $ longspan eval -m "$RECALL" --data none.jsonl -q
 $ echo '{"input":1}' > bad.jsonl; longspan eval -m "$RECALL" --data bad.jsonl -q
 2> longspan: bad.jsonl, line 1:1:10: * (glob)
 [1]
+# A byte order mark is no part of the first line; lines none of which fits are no result.
+$ printf '\357\273\277' > marked.jsonl; cat ruler.jsonl >> marked.jsonl; longspan eval -m "$RECALL" --data marked.jsonl --protocol dense -q --csv | cut -d, -f3-6
+task,length,protocol,cases
+"marked",4096,dense,1
+$ longspan eval -m "$RECALL" --data ruler.jsonl --length 16 -q
+2> longspan: no question fits into the tokens of --length: give more
+[1]
 # Files are told apart by their names.
 $ mkdir -p one two; cp ruler.jsonl one/; cp ruler.jsonl two/; longspan eval -m "$RECALL" --data one/ruler.jsonl --data two/ruler.jsonl -q
 2> longspan: --data one/ruler.jsonl and two/ruler.jsonl are both called 'ruler'; rename one, or take them in two runs
@@ -52,6 +59,9 @@ $ cp ruler.jsonl lines.jsonl; longspan eval -m "$RECALL" --task lines --data lin
 # Mistakes of the command line.
 $ longspan eval -m "$RECALL" --task needles
 2> longspan: --task has 'needles'; it must be one of all, needle, needle-single, needle-multikey, needle-multivalue, needle-multiquery, passkey, variable-tracking, common-words, frequent-words, lines, stream, copy, induction, ppl (did you mean 'needle'?)
+[2]
+$ longspan eval -m "$RECALL" --show needle
+2> longspan: --show has 'needle'; it must be one of needle-single, needle-multikey, needle-multivalue, needle-multiquery, passkey, variable-tracking, common-words, frequent-words, lines, stream, copy, induction, ppl (did you mean 'needle-single'?)
 [2]
 $ longspan eval -m "$RECALL" --length 4x
 2> longspan: --length has '4x'; it must be tokens, 16 or more, such as 4096 or 4k (1k is 1,024)
