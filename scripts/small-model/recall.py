@@ -35,7 +35,8 @@ CODAS = ["", "", "", "n", "r", "l", "s", "m", "t", "th", "x", "nd", "k"]
 CODE = "ABCDEFGHJKLMNPQRSTUVWXYZ0123456789"
 
 # Characters to a token of the tokenizer in init/, by kind of document.
-CHARS_PER_TOKEN = {"plain": 2.9, "needles": 2.95, "passkey": 2.8, "listing": 1.5, "words": 1.7, "copy": 1.4}
+CHARS_PER_TOKEN = {"plain": 2.9, "needles": 2.95, "passkey": 2.8, "filler": 2.8, "refrain": 2.6, "listing": 1.5,
+                   "long_listing": 1.5, "words": 1.7, "copy": 1.4}
 NEEDLE_CHARS = 175  # of a needle and its question
 
 
@@ -123,13 +124,41 @@ class Recall:
         lines = self.haystack(max(n_chars - 130, 80))
         return self.hide(lines, [PASSKEY.format(value=value)]) + f"{PASSKEY_ASKED} {value}.\n"
 
-    def listing(self, n_chars):
-        """A list, then all of it asked for in another order."""
-        line, asked = self.rng.choice(LISTS)
-        pairs = self.pairs(max(2, n_chars // (2 * len(line) + 2 + 2 * (len(asked) - len(line) // 2))))
+    def repeated(self, piece, n_chars):
+        """A pass key between lines that are repeated over and over."""
+        value = self.number()
+        lines = piece * max(1, (n_chars - 130) // sum(map(len, piece)))
+        return self.hide(lines, [PASSKEY.format(value=value)]) + f"{PASSKEY_ASKED} {value}.\n"
+
+    def filler(self, n_chars):
+        return self.repeated(self.haystack(self.rng.choice((100, 200, 400))), n_chars)
+
+    def refrain(self, n_chars):
+        """Short sentences, several to a line, whose "is" is not that of the pass key."""
+        r = self.rng
+        words = [word.lower() for word in r.sample(self.vocabulary, 8)]
+        said = [f"The {a} is {b}." for a, b in zip(words[::2], words[1::2])] + [f"We {words[0]} and {words[1]}."]
+        return self.repeated([" ".join(r.sample(said, r.randrange(2, 6))) + "\n"], n_chars)
+
+    def list_and_questions(self, line, asked, pairs, n_asked):
+        """The lines of a list, and n_asked of them asked for in another order."""
         end = "." if line.endswith(".") else ""
         return ("".join(line.format(key=k, value=v) + "\n" for k, v in pairs)
-                + "".join(f"{asked.format(key=k)} {v}{end}\n" for k, v in self.rng.sample(pairs, len(pairs))))
+                + "".join(f"{asked.format(key=k)} {v}{end}\n" for k, v in self.rng.sample(pairs, n_asked)))
+
+    def listing(self, n_chars):
+        """A list, then all of it asked for."""
+        line, asked = self.rng.choice(LISTS)
+        pairs = self.pairs(max(2, n_chars // (2 * len(line) + 2 + 2 * (len(asked) - len(line) // 2))))
+        return self.list_and_questions(line, asked, pairs, len(pairs))
+
+    def long_listing(self, n_chars):
+        """A list that leaves room for a few questions alone."""
+        line, asked = self.rng.choice(LISTS)
+        length = len(line) + 2
+        pairs = self.pairs(max(2, int(n_chars * self.rng.uniform(0.7, 0.95)) // length), 5)
+        room = n_chars - len(pairs) * length
+        return self.list_and_questions(line, asked, pairs, min(len(pairs), max(1, room // (length + len(asked)))))
 
     def words(self, n_chars):
         """Random words, and the same again: the shortest way to learn to look back."""
