@@ -265,9 +265,6 @@ static int set_text(const struct option_row *r, void *field, const char *shown, 
 {
     char near[64];
 
-    if (!*value && r->argument && is_one_of("FILE|DIR|PATH", r->argument, strlen(r->argument)))
-        return cli_usage("%s is empty; it must name a %s", shown,
-                         strcmp(r->argument, "DIR") ? "file" : "folder");
     if (r->choices && !is_one_of(r->choices, value, strlen(value))) {
         struct text list = { 0 };
         for (const char *p = r->choices; *p; p++)
@@ -322,6 +319,8 @@ static int set_value(struct cli_options *o, const struct option_row *r, const ch
 {
     void *field = (char *)o + r->field;
 
+    if (value && !*value && r->argument && is_one_of("FILE|DIR|PATH", r->argument, strlen(r->argument)))
+        return cli_usage("%s is empty; it must name a file or a folder", shown);
     switch (r->type) {
     case FLAG:
     case OFF:

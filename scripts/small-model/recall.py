@@ -119,18 +119,19 @@ class Recall:
             text += f"{r.choice((ASKED, ASKED, REPEATED)).format(key=key, where=where)} {value}.\n"
         return text
 
+    def pass_key_in(self, value, lines):
+        return self.hide(lines, [PASSKEY.format(value=value)]) + f"{PASSKEY_ASKED} {value}.\n"
+
     def passkey(self, n_chars):
         value = self.number()
-        lines = self.haystack(max(n_chars - 130, 80))
-        return self.hide(lines, [PASSKEY.format(value=value)]) + f"{PASSKEY_ASKED} {value}.\n"
+        return self.pass_key_in(value, self.haystack(max(n_chars - 130, 80)))
 
     def repeated(self, piece, n_chars):
         """A pass key between lines that are repeated over and over."""
-        value = self.number()
-        lines = piece * max(1, (n_chars - 130) // sum(map(len, piece)))
-        return self.hide(lines, [PASSKEY.format(value=value)]) + f"{PASSKEY_ASKED} {value}.\n"
+        return self.pass_key_in(self.number(), piece * max(1, (n_chars - 130) // sum(map(len, piece))))
 
     def filler(self, n_chars):
+        """Lines of the Bible, repeated."""
         return self.repeated(self.haystack(self.rng.choice((100, 200, 400))), n_chars)
 
     def refrain(self, n_chars):

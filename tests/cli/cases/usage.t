@@ -79,10 +79,13 @@ $ longspan generate --compute=fp23
 2> longspan: --compute is 'fp23'; it must be one of auto, bf16, fp32 (did you mean 'fp32'?)
 [2]
 $ longspan generate -p x --session ''
-2> longspan: --session is empty; it must name a file
+2> longspan: --session is empty; it must name a file or a folder
 [2]
 $ longspan eval --out=
-2> longspan: --out is empty; it must name a folder
+2> longspan: --out is empty; it must name a file or a folder
+[2]
+$ longspan eval --data ''
+2> longspan: --data is empty; it must name a file or a folder
 [2]
 $ longspan convert a b --dtype q3_k
 2> longspan: --dtype is 'q3_k'; it must be one of keep, f32, f16, bf16, q8_0, q6_k, q5_k, q5_1, q5_0, q4_k, q4_1, q4_0 (did you mean 'q6_k'?)
