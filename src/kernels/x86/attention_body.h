@@ -35,7 +35,7 @@
  */
 #define GROUP 64
 #define AHEAD 6144
-#define FAR   3
+#define FAR   5
 #if PAIRS
 #define STEPS           1 /* products with one word */
 #define MULADD(b, x, c) vec_fma_pairs(b, x, c)
@@ -130,6 +130,22 @@ VEC_INLINE void NAME(scaled)(const struct lsk_attn *a, const struct lsk_attn_til
 }
 #endif
 
+/*
+ * The order in which a scattered tile is read. From lines that follow each other the processor concludes that
+ * more will be read, and fetches what lies behind the tile, of a memory that two cores keep busy: words are
+ * taken from both halves of first .. end - 1 in turn,
+ */
+VEC_INLINE size_t NAME(word)(size_t first, size_t end, size_t turn)
+{
+    return first + (turn - first) % 2 * ((end - first) / 2) + (turn - first) / 2;
+}
+
+/* and slots (values of which are FIELDS to a word) five words further on each time. */
+VEC_INLINE size_t NAME(slot)(size_t turn)
+{
+    return turn * 5 % LSK_TILE;
+}
+
 /* z[r][s] for the slots from .. to - 1, multiples of LSK_TILE; n_rows is a constant at every call. */
 VEC_INLINE void NAME(scores)(const struct lsk_attn *a, const struct lsk_attn_tiles *list, const float *q,
                              float (*z)[LSK_PAGE], size_t n_rows, size_t from, size_t to, bool fetch)
@@ -156,7 +172,7 @@ VEC_INLINE void NAME(scores)(const struct lsk_attn *a, const struct lsk_attn_til
             for (size_t i = first; i < end; i += WORDS) {
                 VEC_UNROLL
                 for (size_t p = 0; p < WORDS * STEPS; p++) {
-                    const size_t at = i + p / STEPS;
+                    const size_t turn = i + p / STEPS, at = list ? NAME(word)(first, end, turn) : turn;
                     if (fetch && p % STEPS == 0)
                         _mm_prefetch((const char *)k.ahead + at * 64, _MM_HINT_T1);
                     vec x[KEYS];
@@ -165,7 +181,7 @@ VEC_INLINE void NAME(scores)(const struct lsk_attn *a, const struct lsk_attn_til
                         x[j] = KEY(vec_words(k.data + at * 64 + j * VEC_LANES * 4), (int)(p % STEPS));
                     VEC_UNROLL
                     for (size_t r = 0; r < n_rows; r++) {
-                        const vec b = vec_set(q[(r * words + i) * STEPS + p]);
+                        const vec b = vec_set(q[(r * words + at) * STEPS + p % STEPS]);
                         VEC_UNROLL
                         for (size_t j = 0; j < KEYS; j++)
                             sum[r][j][p % SPLIT] = MULADD(b, x[j], sum[r][j][p % SPLIT]);
@@ -269,12 +285,12 @@ VEC_INLINE void NAME(add_values)(const struct lsk_attn *a, const struct lsk_attn
         sum[r][j] = vec_mul(vec_set(decay[r]), vec_load(acc + r * D + d + j * VEC_LANES));
     for (size_t tile = from; tile < to; tile += LSK_TILE) {
         const struct NAME(place) v = NAME(values)(a, list, tile);
-        for (size_t s = 0; s < LSK_TILE; s += FIELDS) {
-            const size_t at = s / FIELDS * D * 4 + d * 4;
+        for (size_t i = 0; i < LSK_TILE / FIELDS; i++) {
+            const size_t s = list ? NAME(slot)(i * FIELDS) : i * FIELDS, at = s / FIELDS * D * 4 + d * 4;
             if (fetch)
                 VEC_UNROLL
             for (size_t j = 0; j < n_dims; j += LSK_TILE / VEC_LANES)
-                _mm_prefetch((const char *)v.ahead + at + j * VEC_LANES * 4, _MM_HINT_T1);
+                _mm_prefetch((const char *)v.ahead + (i * D + d + j * VEC_LANES) * 4, _MM_HINT_T1);
             VEC_UNROLL
             for (int c = 0; c < STEPS; c++) {
                 vec x[DIMS];
