@@ -36,7 +36,7 @@ CODE = "ABCDEFGHJKLMNPQRSTUVWXYZ0123456789"
 
 # Characters to a token of the tokenizer in init/, by kind of document.
 CHARS_PER_TOKEN = {"plain": 2.9, "needles": 2.95, "passkey": 2.8, "filler": 2.8, "refrain": 2.6, "listing": 1.5,
-                   "long_listing": 1.5, "words": 1.7, "copy": 1.4}
+                   "long_listing": 1.5, "rhymes": 1.6, "keyring": 2.2, "words": 1.7, "copy": 1.4}
 NEEDLE_CHARS = 175  # of a needle and its question
 
 
@@ -54,9 +54,12 @@ class Recall:
 
     # ---- pieces
 
-    def pseudo_word(self):
+    def syllable(self):
         r = self.rng
-        return "".join(r.choice(ONSETS) + r.choice(VOWELS) + r.choice(CODAS) for _ in range(r.choice((2, 2, 3))))
+        return r.choice(ONSETS) + r.choice(VOWELS) + r.choice(CODAS)
+
+    def pseudo_word(self):
+        return "".join(self.syllable() for _ in range(self.rng.choice((2, 2, 3))))
 
     def key(self):
         r = self.rng
@@ -72,6 +75,12 @@ class Recall:
     def number(self, n_digits=None):
         n = n_digits or (5 if self.rng.random() < 0.8 else self.rng.choice((3, 4, 6, 7)))
         return str(self.rng.randrange(10 ** (n - 1), 10 ** n))
+
+    def digits(self):
+        """Five digits, often the same ones again."""
+        r = self.rng
+        some = r.sample("0123456789", r.randrange(2, 11))
+        return r.choice("123456789") + "".join(r.choice(some) for _ in range(4))
 
     def pairs(self, n, n_digits=None):
         found = {}
@@ -134,12 +143,16 @@ class Recall:
         """Lines of the Bible, repeated."""
         return self.repeated(self.haystack(self.rng.choice((100, 200, 400))), n_chars)
 
-    def refrain(self, n_chars):
-        """Short sentences, several to a line, whose "is" is not that of the pass key."""
+    def sentences(self):
+        """A line of short sentences, whose "is" is not that of the pass key."""
         r = self.rng
         words = [word.lower() for word in r.sample(self.vocabulary, 8)]
         said = [f"The {a} is {b}." for a, b in zip(words[::2], words[1::2])] + [f"We {words[0]} and {words[1]}."]
-        return self.repeated([" ".join(r.sample(said, r.randrange(2, 6))) + "\n"], n_chars)
+        return [" ".join(r.sample(said, r.randrange(2, 6))) + "\n"]
+
+    def refrain(self, n_chars):
+        """A pass key between short sentences."""
+        return self.repeated(self.sentences(), n_chars)
 
     def list_and_questions(self, line, asked, pairs, n_asked):
         """The lines of a list, and n_asked of them asked for in another order."""
@@ -160,6 +173,31 @@ class Recall:
         pairs = self.pairs(max(2, int(n_chars * self.rng.uniform(0.7, 0.95)) // length), 5)
         room = n_chars - len(pairs) * length
         return self.list_and_questions(line, asked, pairs, min(len(pairs), max(1, room // (length + len(asked)))))
+
+    def rhymes(self, n_chars):
+        """A long list whose keys are made of a few syllables, so that many begin and end alike."""
+        r = self.rng
+        line, asked = r.choice(LISTS)
+        length = len(line) + 2
+        n = max(2, int(n_chars * r.uniform(0.6, 0.9)) // length)
+        syllables = [self.syllable() for _ in range(max(int(2 * n ** 0.5), r.choice((0, 50, 100))))]
+        keys = list({"".join(r.choice(syllables) for _ in range(2)).capitalize(): None for _ in range(n)})
+        pairs = [(key, self.digits()) for key in keys]
+        room = n_chars - n * length
+        return self.list_and_questions(line, asked, pairs, min(len(pairs), max(1, room // (length + len(asked)))))
+
+    def keyring(self, n_chars):
+        """Keys of many names between short sentences that are repeated, all asked for."""
+        r = self.rng
+        n = max(1, min(40, n_chars // 400))
+        names = ["pass", *(w.lower() for w in r.sample(self.vocabulary, n - 1))]
+        keys = [(name, self.digits()) for name in names]
+        hidden = [f"The {name} key is {value}. Remember it. {value} is the {name} key.\n" for name, value in keys]
+        r.shuffle(hidden)
+        lines = self.sentences() if r.random() < 0.7 else self.haystack(r.choice((100, 200, 400)))
+        lines = lines * max(1, (n_chars - 130 * n) // sum(map(len, lines)))
+        return self.hide(lines, hidden) + "".join(
+            f"What is the {name} key? The {name} key is {value}.\n" for name, value in r.sample(keys, n))
 
     def words(self, n_chars):
         """Random words, and the same again: the shortest way to learn to look back."""
