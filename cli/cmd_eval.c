@@ -22,6 +22,7 @@ struct eval {
     struct text hay;
     struct names policies, budgets, tasks;
     struct count_list lengths;
+    struct text kv;       /* the policy with all its keys, shares as shares: the context's become tokens */
     ls_eval_file **files; /* [o->data.n] */
     FILE *dump;           /* of --dump-prompts */
     size_t block;
@@ -159,7 +160,7 @@ static int interrupted_or_failed(ls_status st, const ls_error *err)
 static int ask(struct eval *e, const struct set *set, const ls_eval_case *c, ls_eval_protocol protocol,
                size_t *held)
 {
-    ls_eval_record record = { .kv = ls_context_kv(e->s.ctx),
+    ls_eval_record record = { .kv = e->kv.data,
                               .budget = set->budget,
                               .task = set->name,
                               .n_tokens = set->n_tokens,
@@ -215,7 +216,11 @@ static int open_context(struct eval *e, const char *kv, size_t n_ctx)
     c.block = e->block;
     ls_context_free(e->s.ctx);
     e->s.ctx = NULL;
-    return ls_context_create(e->s.model, &c, &e->s.ctx, &err) == LS_OK ? EXIT_OK : cli_fail("%s", err.text);
+    if (ls_context_create(e->s.model, &c, &e->s.ctx, &err) != LS_OK)
+        return cli_fail("%s", err.text);
+    text_clear(&e->kv);
+    text_puts(&e->kv, ls_context_kv(e->s.ctx));
+    return EXIT_OK;
 }
 
 /* What is done with each case of a set. */
@@ -580,6 +585,7 @@ static void close_all(struct eval *e)
     ls_chat_template_close(e->chat);
     session_close(&e->s);
     text_free(&e->hay);
+    text_free(&e->kv);
     names_free(&e->policies);
     names_free(&e->budgets);
     names_free(&e->tasks);

@@ -181,7 +181,7 @@ LS_API void ls_eval_result_clear(ls_eval_result *result);
 /* ---- results ------------------------------------------------------------------------------------------ */
 
 typedef struct ls_eval_record {
-    const char *kv;     /* as the context tells it */
+    const char *kv;     /* as a context tells it before its first prompt: shares of a prompt as shares */
     const char *budget; /* as it was asked for, "" where the policy was written out */
     const char *task;
     size_t n_tokens; /* length that was asked for */

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """longspan eval on the bundled model: what it finds, what it writes, going on after Ctrl-C.
 
-    tests/cli/eval.py LONGSPAN finds|resume|interrupt|policies
+    tests/cli/eval.py LONGSPAN finds|resume|interrupt|policies|shares
 """
 
 import csv
@@ -100,6 +100,23 @@ def resume():
                                  "table.md", "table.txt"], names)
 
 
+def shares():
+    """A share of a prompt is another number of tokens for each prompt, and one policy; tokens are another."""
+    words = ["--haystack", "made-up", "--task", "passkey,lines", "--length", "512", "--cases", "3", "--protocol", "dense",
+             "--kv", "full,h2o,h2o:heavy=48,recent=48,quest,snapkv:budget=20%,streaming:recent=10%,topk"]
+    with tempfile.TemporaryDirectory() as folder:
+        rows = rows_of(*words, "--out", folder)
+        check("one row for a policy and a task", len(rows) == 7 * 2 and all(r["cases"] == 3 for r in rows),
+              [(r["kv"], r["task"], r["cases"]) for r in rows])
+        for part in ("h2o:heavy=10%,recent=10%,", "h2o:heavy=48,recent=48,", "budget=20%,", "sink=4,recent=10%,"):
+            check(f"row of {part}", sum(part in r["kv"] for r in rows) == 2, [r["kv"] for r in rows])
+        path = os.path.join(folder, "results.jsonl")
+        before = os.path.getsize(path)
+        again = rows_of(*words, "--out", folder, "--resume")
+        check("nothing is asked again", os.path.getsize(path) == before and len(again) == len(rows) and
+              all(a[k] == r[k] for a, r in zip(again, rows) for k in ("kv", "task", "cases", "accuracy")))
+
+
 def interrupt():
     with tempfile.TemporaryDirectory() as folder:
         p = subprocess.Popen([PROGRAM, "eval", "-m", MODEL, "-q", "--haystack", "made-up", "--task", "passkey", "--length", "2k",
@@ -117,5 +134,5 @@ def interrupt():
         check("what there is was told", table["interrupted"] and cases == len(lines_of(folder)) - 1 > 0, table)
 
 
-{"finds": finds, "policies": policies, "resume": resume, "interrupt": interrupt}[sys.argv[2]]()
+{"finds": finds, "policies": policies, "resume": resume, "interrupt": interrupt, "shares": shares}[sys.argv[2]]()
 sys.exit(1 if failures else 0)
