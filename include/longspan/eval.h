@@ -160,7 +160,7 @@ typedef struct ls_eval_result {
 
 /**
  * Ask greedily. For LS_EVAL_NLL the last eighth of the text goes through decode steps under LS_EVAL_SPARSE,
- * each with the token that stands there; the first of them has no value.
+ * each with the token that stands there; under both protocols every token but the first of the text counts.
  *
  * @param held  What ls_eval_keep said of this context and case; 0: what the context holds is forgotten.
  */
