@@ -438,9 +438,13 @@ static int open_log(struct eval *e)
     ls_error err = { 0 };
     int status = EXIT_OK;
 
-    text_printf(&settings, "model %s of %llu bytes, compute %s, text %s, chat template %s",
-                name ? name + 1 : e->s.info.path, (unsigned long long)e->s.info.weight_bytes, e->o->compute,
-                ls_eval_source_name(e->source), e->chat ? ls_chat_template_name(e->chat) : "none");
+    text_printf(&settings, "model %s:%016llx\ncompute %s\nblock %zu\ntext %s\nchat template %s",
+                name ? name + 1 : e->s.info.path, (unsigned long long)ls_eval_model_digest(e->s.model),
+                e->o->compute, e->block, ls_eval_source_name(e->source),
+                e->chat ? ls_chat_template_name(e->chat) : "none");
+    for (size_t i = 0; i < e->o->data.n; i++)
+        text_printf(&settings, "\ndata %s:%016llx", ls_eval_file_name(e->files[i]),
+                    (unsigned long long)ls_eval_file_digest(e->files[i]));
     if (ls_eval_log_open(e->o->out, settings.data, e->o->resume, &e->log, &err) != LS_OK)
         status = cli_fail("%s", err.text);
     text_free(&settings);

@@ -123,6 +123,8 @@ typedef struct ls_eval_file ls_eval_file;
 LS_API ls_status ls_eval_file_open(const char *path, ls_eval_file **file, ls_error *err);
 LS_API void ls_eval_file_close(ls_eval_file *file);
 LS_API size_t ls_eval_file_count(const ls_eval_file *file);
+/** Digest of its bytes: a file that was changed has another. */
+LS_API uint64_t ls_eval_file_digest(const ls_eval_file *file);
 /** Name for results: the data set where the lines say it, else the file's name. */
 LS_API const char *ls_eval_file_name(const ls_eval_file *file);
 /**
@@ -207,10 +209,14 @@ typedef struct ls_eval_row {
 
 typedef struct ls_eval_log ls_eval_log;
 
+/** What session files tell models apart by: other weights give another number. */
+LS_API uint64_t ls_eval_model_digest(const ls_model *model);
+
 /**
  * Results in memory and, with a folder, in DIR/results.jsonl: a line for the settings, then one for each
- * case.
- * @param settings  What results depend on; a folder with others is refused.
+ * case. The folder is held until the log is closed: another process that opens it is refused.
+ * @param settings  What results depend on, "NAME VALUE" in lines; a folder with others is refused, and the
+ *                  first that differs is named.
  * @param resume    Go on with what is there; else a folder with results is refused.
  */
 LS_API ls_status ls_eval_log_open(const char *dir, const char *settings, bool resume, ls_eval_log **log,

@@ -7,6 +7,7 @@
 
 #include <string.h>
 
+#include "base/digest.h"
 #include "eval/eval.h"
 
 #define FILE_BYTES    ((size_t)1 << 32)
@@ -132,6 +133,14 @@ void ls_eval_file_close(ls_eval_file *f)
 size_t ls_eval_file_count(const ls_eval_file *f)
 {
     return f->lines.len / sizeof(struct lsi_piece);
+}
+
+uint64_t ls_eval_file_digest(const ls_eval_file *f)
+{
+    struct lsi_digest d;
+    lsi_digest_init(&d);
+    lsi_digest_add(&d, f->map.data, f->map.bytes);
+    return lsi_digest_get(&d);
 }
 
 const char *ls_eval_file_name(const ls_eval_file *f)

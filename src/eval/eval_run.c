@@ -3,6 +3,8 @@
 
 #include <string.h>
 
+#include "decode/context_impl.h"
+
 struct run {
     ls_context *ctx;
     const ls_eval_source *source;
@@ -214,6 +216,11 @@ ls_status ls_eval_ask(ls_context *ctx, const ls_eval_source *source, const ls_ev
     else
         ls_eval_result_clear(&r);
     return st;
+}
+
+uint64_t ls_eval_model_digest(const ls_model *model)
+{
+    return lsi_session_fingerprint(model);
 }
 
 /* Policies that keep every token as it was: the end of a prompt sees of its beginning what it would have seen

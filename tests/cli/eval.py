@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """longspan eval on the bundled model: what it finds, what it writes, going on after Ctrl-C.
 
-    tests/cli/eval.py LONGSPAN finds|resume|interrupt|policies|shares
+    tests/cli/eval.py LONGSPAN finds|resume|interrupt|policies|shares|settings|two_at_once
 """
 
 import csv
@@ -26,8 +26,8 @@ def check(what, ok, detail=""):
     print(f"{'ok  ' if ok else 'FAIL'} {what}{'' if ok else f': {detail!r}'}")
 
 
-def run(*words, status=0):
-    done = subprocess.run([PROGRAM, "eval", "-m", MODEL, "-q", *words], capture_output=True, text=True)
+def run(*words, status=0, model=MODEL):
+    done = subprocess.run([PROGRAM, "eval", "-m", model, "-q", *words], capture_output=True, text=True)
     check(f"status of {' '.join(words)[:60]}", done.returncode == status, (done.returncode, done.stderr))
     return done
 
@@ -117,6 +117,72 @@ def shares():
               all(a[k] == r[k] for a, r in zip(again, rows) for k in ("kv", "task", "cases", "accuracy")))
 
 
+def change_weights(folder):
+    """Other weights in a file of the same size: the last bit of every number in bf16."""
+    path = os.path.join(folder, "model.safetensors")
+    with open(path, "rb") as f:
+        data = bytearray(f.read())
+    begin = 8 + int.from_bytes(data[:8], "little")
+    data[begin::2] = bytes(b ^ 1 for b in data[begin::2])
+    with open(path, "wb") as f:
+        f.write(data)
+
+
+def settings():
+    """What results depend on is the same when a folder is gone on with, or one sentence says what is not."""
+    with tempfile.TemporaryDirectory() as folder:
+        out, data, model = (os.path.join(folder, name) for name in ("out", "qa.jsonl", "recall"))
+        shutil.copytree(MODEL, model)
+        question = {"input": "The pass key is 123.\nWhat is the pass key? It is", "outputs": ["123"]}
+
+        def write_data():
+            with open(data, "w", encoding="utf-8") as f:
+                f.write(json.dumps(question) + "\n")
+
+        def go_on(what, *more, status=1):
+            done = run(*words, *more, "--resume", model=model, status=status)
+            if status:
+                check(f"{what} is told in one line", what in done.stderr and "other settings" in done.stderr
+                      and done.stderr.count("\n") == 1, done.stderr)
+
+        words = ["--haystack", "made-up", "--data", data, "--length", "300", "--protocol", "dense", "--out", out]
+        write_data()
+        run(*words, model=model)
+        go_on("nothing", status=0)
+        go_on("block 64", "--block", "64")
+        go_on("compute fp32", "--compute", "fp32")
+        question["outputs"] = ["124"]
+        write_data()
+        go_on("data qa:")
+        question["outputs"] = ["123"]
+        write_data()
+        go_on("nothing", status=0)
+        change_weights(model)
+        go_on("model recall:")
+
+
+def two_at_once():
+    words = ["--haystack", "made-up", "--task", "passkey", "--length", "512", "--protocol", "dense"]
+    with tempfile.TemporaryDirectory() as folder:
+        p = subprocess.Popen([PROGRAM, "eval", "-m", MODEL, "-q", *words, "--cases", "100000", "--out", folder],
+                             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        path = os.path.join(folder, "results.jsonl")
+        for _ in range(600):
+            if os.path.exists(path) and os.path.getsize(path) > 1000:
+                break
+            time.sleep(0.1)
+        done = run(*words, "--cases", "2", "--out", folder, "--resume", status=1)
+        check("one sentence", "another process is evaluating" in done.stderr and done.stderr.count("\n") == 1, done.stderr)
+        p.kill()
+        p.wait()
+        with open(path, encoding="utf-8") as f:
+            whole = [line for line in f if line.endswith("\n")]
+        with open(path, "w", encoding="utf-8") as f:
+            f.writelines(whole[:3] + whole[1:3])  # as two processes at once once left it
+        rows = rows_of(*words, "--cases", "2", "--out", folder, "--resume")
+        check("a case that is there twice counts once", [r["cases"] for r in rows] == [2], rows)
+
+
 def interrupt():
     with tempfile.TemporaryDirectory() as folder:
         p = subprocess.Popen([PROGRAM, "eval", "-m", MODEL, "-q", "--haystack", "made-up", "--task", "passkey", "--length", "2k",
@@ -134,5 +200,6 @@ def interrupt():
         check("what there is was told", table["interrupted"] and cases == len(lines_of(folder)) - 1 > 0, table)
 
 
-{"finds": finds, "policies": policies, "resume": resume, "interrupt": interrupt, "shares": shares}[sys.argv[2]]()
+{"finds": finds, "policies": policies, "resume": resume, "interrupt": interrupt, "settings": settings, "shares": shares,
+ "two_at_once": two_at_once}[sys.argv[2]]()
 sys.exit(1 if failures else 0)

@@ -346,6 +346,31 @@ static void test_log(void)
     remove_dir();
 }
 
+/* The first setting that differs is named, and a folder is one process's. */
+static void test_held_log(void)
+{
+    static const struct {
+        const char *asked, *says;
+    } of[] = { { "model b\nblock 1", "other settings: 'model a', not 'model b'" },
+               { "model a\nblock 2", "other settings: 'block 1', not 'block 2'" },
+               { "model a", "other settings: 'block 1', not nothing" },
+               { "model a\nblock 1\ndata c", "other settings: nothing, not 'data c'" },
+               { "", "other settings: 'model a', not nothing" } };
+    ls_eval_log *log = NULL, *other = NULL;
+    make_dir();
+    REQUIRE_OK(ls_eval_log_open(dir, "model a\nblock 1", false, &log, &err), err);
+    CHECK_INT(ls_eval_log_open(dir, "model a\nblock 1", true, &other, &err), LS_E_IO);
+    CHECK(strstr(err.text, "another process is evaluating in") != NULL);
+    ls_eval_log_close(log);
+    for (size_t i = 0; i < sizeof of / sizeof of[0]; i++) {
+        CHECK_INT(ls_eval_log_open(dir, of[i].asked, true, &log, &err), LS_E_INVAL);
+        if (!strstr(err.text, of[i].says))
+            fprintf(stderr, "  %zu: %s\n", i, err.text);
+        CHECK(strstr(err.text, of[i].says) != NULL);
+    }
+    remove_dir();
+}
+
 static void test_memory_log(void)
 {
     ls_eval_log *log = NULL;
@@ -455,9 +480,10 @@ static void test_pictures(void)
 int main(int argc, char **argv)
 {
     static const struct test tests[] = {
-        TEST(test_contains),      TEST(test_f1),         TEST(test_rouge),     TEST(test_class),
-        TEST(test_other_metrics), TEST(test_ruler),      TEST(test_longbench), TEST(test_bad_files),
-        TEST(test_log),           TEST(test_memory_log), TEST(test_labels),    TEST(test_pictures)
+        TEST(test_contains),      TEST(test_f1),       TEST(test_rouge),      TEST(test_class),
+        TEST(test_other_metrics), TEST(test_ruler),    TEST(test_longbench),  TEST(test_bad_files),
+        TEST(test_log),           TEST(test_held_log), TEST(test_memory_log), TEST(test_labels),
+        TEST(test_pictures)
     };
     return test_main(tests, sizeof tests / sizeof tests[0], argc, argv);
 }
