@@ -323,6 +323,19 @@ static int each_policy(struct eval *e, size_t n_tokens, policy_fn *fn)
     return status;
 }
 
+/* A policy that is refused, with what was asked of it. Of "--kv NAME: " of the sentence one is enough. */
+static int refuse_policy(const char *kv, const char *budget, size_t n_tokens, const char *why)
+{
+    const bool named = strncmp(why, "--kv ", 5) == 0 && strstr(why, ": ");
+
+    if (named)
+        why = strstr(why, ": ") + 2;
+    if (!*budget)
+        return cli_usage("--kv %s: %s", kv, why);
+    return cli_usage("--kv %.*s with --budget %s at --length %zu: %s; take a greater budget or length",
+                     (int)strcspn(kv, ":+"), kv, budget, n_tokens, why);
+}
+
 /* Before the first case: every policy is one, and how much there is to do. */
 static int plan_policy(struct eval *e, const char *kv, const char *budget, size_t n_tokens)
 {
@@ -331,11 +344,10 @@ static int plan_policy(struct eval *e, const char *kv, const char *budget, size_
     ls_error err = { 0 };
     size_t n = e->tasks.n * e->o->seeds.n * (size_t)e->o->cases;
 
-    (void)budget;
     session_context_options(&e->s, n_tokens, &c);
     c.kv = kv;
     if (ls_context_plan(e->s.model, &c, &plan, &err) != LS_OK)
-        return cli_usage("--kv: %s", err.text);
+        return refuse_policy(kv, budget, n_tokens, err.text);
     for (size_t i = 0; i < e->o->data.n; i++) {
         const size_t lines = ls_eval_file_count(e->files[i]);
         n += lines < (size_t)e->o->cases ? lines : (size_t)e->o->cases;

@@ -78,6 +78,12 @@ $ longspan eval -m "$RECALL" --kv h2o --budget 0% -q
 $ longspan eval -m "$RECALL" --kv h2o --budget 10% --length 64 -q
 2> longspan: a budget of 10% comes to 6 tokens of 64; it takes at least 8
 [2]
+$ longspan eval -m "$RECALL" --kv full,snapkv --budget 5%,20% --length 512,1k -q
+2> longspan: --kv snapkv with --budget 5% at --length 512: budget is 25 and window 32: the budget holds the window and more; take a greater budget or length
+[2]
+$ longspan eval -m "$RECALL" --kv full,snapkv:budget=20 -q
+2> longspan: --kv snapkv:budget=20: budget is 20 and window 32: the budget holds the window and more
+[2]
 $ longspan eval -m "$RECALL" --resume
 2> longspan: --resume goes on with what a folder holds: name it with --out DIR
 [2]
