@@ -91,16 +91,26 @@ static int open_model(struct eval *e)
     return status;
 }
 
-/* Results are found again by the names of tasks and files. */
-static int check_name(const struct eval *e, size_t file)
+static bool file_has_set(const ls_eval_file *f, const char *name)
 {
-    const char *name = ls_eval_file_name(e->files[file]), *path = e->o->data.items[file];
+    const char *s;
+
+    for (size_t k = 0; (s = ls_eval_file_set(f, k)) != NULL; k++)
+        if (strcmp(s, name) == 0)
+            return true;
+    return false;
+}
+
+/* Results are found again by the names of tasks and data sets. */
+static int check_name(const struct eval *e, size_t file, const char *name)
+{
+    const char *path = e->o->data.items[file];
 
     for (size_t i = 0; i < e->tasks.n; i++)
         if (strcmp(e->tasks.items[i], name) == 0)
             return cli_usage("--data %s is called '%s' as a task is; rename the file", path, name);
     for (size_t i = 0; i < file; i++)
-        if (strcmp(ls_eval_file_name(e->files[i]), name) == 0)
+        if (file_has_set(e->files[i], name))
             return cli_usage("--data %s and %s are both called '%s'; rename one, or take them in two runs",
                              e->o->data.items[i], path, name);
     return EXIT_OK;
@@ -109,6 +119,7 @@ static int check_name(const struct eval *e, size_t file)
 static int open_files(struct eval *e)
 {
     ls_error err = { 0 };
+    const char *name;
     int status = EXIT_OK;
 
     e->files = cli_realloc(NULL, e->o->data.n, sizeof(ls_eval_file *));
@@ -117,7 +128,8 @@ static int open_files(struct eval *e)
     for (size_t i = 0; i < e->o->data.n && status == EXIT_OK; i++) {
         if (ls_eval_file_open(e->o->data.items[i], &e->files[i], &err) != LS_OK)
             return cli_fail("%s", err.text);
-        status = check_name(e, i);
+        for (size_t k = 0; (name = ls_eval_file_set(e->files[i], k)) != NULL && status == EXIT_OK; k++)
+            status = check_name(e, i, name);
     }
     return status;
 }
@@ -145,10 +157,11 @@ static int read_lists(struct eval *e)
 
 /* ---- one case -------------------------------------------------------------------------------------- */
 
-/* What to ask: a task with a length, or a file. */
+/* What to ask: a task with a length, or a data set of a file. */
 struct set {
     const char *name, *budget; /* budget: as --budget has it, "" for none */
     ls_eval_file *file;
+    size_t in_file; /* place of the data set */
     size_t n_tokens;
 };
 
@@ -250,16 +263,19 @@ static int each_of_task(struct eval *e, const struct set *set, case_fn *fn)
     return status;
 }
 
-/* Lines of a file, as many as --cases; those that are too long are passed over. */
+/* Lines of a data set, as many as --cases; those that are too long are passed over. */
 static int each_of_file(struct eval *e, const struct set *set, case_fn *fn)
 {
     const size_t n = ls_eval_file_count(set->file);
-    size_t left_out = 0;
+    size_t left_out = 0, asked = 0;
     int status = EXIT_OK;
 
-    for (size_t i = 0; i < n && i < (size_t)e->o->cases && status == EXIT_OK; i++) {
+    for (size_t i = 0; i < n && asked < (size_t)e->o->cases && status == EXIT_OK; i++) {
         ls_eval_case *c = NULL;
         ls_error err = { 0 };
+        if (ls_eval_file_set_of(set->file, i) != set->in_file)
+            continue;
+        asked++;
         const ls_status st = ls_eval_file_case(set->file, i, e->source, set->n_tokens, &c, &err);
         if (st == LS_E_LIMIT) {
             left_out++;
@@ -285,11 +301,10 @@ static int each_case(struct eval *e, const char *budget, size_t n_tokens, case_f
         status = each_of_task(e, &set, fn);
     }
     for (size_t i = 0; i < e->o->data.n && status == EXIT_OK; i++) {
-        const struct set set = { .name = ls_eval_file_name(e->files[i]),
-                                 .budget = budget,
-                                 .file = e->files[i],
-                                 .n_tokens = n_tokens };
-        status = each_of_file(e, &set, fn);
+        struct set set = { .budget = budget, .file = e->files[i], .n_tokens = n_tokens };
+        for (; (set.name = ls_eval_file_set(set.file, set.in_file)) != NULL && status == EXIT_OK;
+             set.in_file++)
+            status = each_of_file(e, &set, fn);
     }
     return status;
 }
@@ -323,6 +338,18 @@ static int each_policy(struct eval *e, size_t n_tokens, policy_fn *fn)
     return status;
 }
 
+/* Lines that are asked about, at most `most` of each data set. */
+static size_t questions_of(const ls_eval_file *f, size_t most)
+{
+    size_t n = 0;
+
+    for (size_t k = 0; ls_eval_file_set(f, k); k++)
+        for (size_t i = 0, of_set = 0; i < ls_eval_file_count(f) && of_set < most; i++)
+            if (ls_eval_file_set_of(f, i) == k)
+                of_set++, n++;
+    return n;
+}
+
 /* A policy that is refused, with what was asked of it. Of "--kv NAME: " of the sentence one is enough. */
 static int refuse_policy(const char *kv, const char *budget, size_t n_tokens, const char *why)
 {
@@ -348,10 +375,8 @@ static int plan_policy(struct eval *e, const char *kv, const char *budget, size_
     c.kv = kv;
     if (ls_context_plan(e->s.model, &c, &plan, &err) != LS_OK)
         return refuse_policy(kv, budget, n_tokens, err.text);
-    for (size_t i = 0; i < e->o->data.n; i++) {
-        const size_t lines = ls_eval_file_count(e->files[i]);
-        n += lines < (size_t)e->o->cases ? lines : (size_t)e->o->cases;
-    }
+    for (size_t i = 0; i < e->o->data.n; i++)
+        n += questions_of(e->files[i], (size_t)e->o->cases);
     e->total += n * n_tokens * (size_t)(e->protocols[0] + e->protocols[1]);
     return EXIT_OK;
 }
@@ -455,7 +480,7 @@ static int open_log(struct eval *e)
                 e->o->compute, e->block, ls_eval_source_name(e->source),
                 e->chat ? ls_chat_template_name(e->chat) : "none");
     for (size_t i = 0; i < e->o->data.n; i++)
-        text_printf(&settings, "\ndata %s:%016llx", ls_eval_file_name(e->files[i]),
+        text_printf(&settings, "\ndata %s:%016llx", ls_eval_file_set(e->files[i], 0),
                     (unsigned long long)ls_eval_file_digest(e->files[i]));
     if (ls_eval_log_open(e->o->out, settings.data, e->o->resume, &e->log, &err) != LS_OK)
         status = cli_fail("%s", err.text);

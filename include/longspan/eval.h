@@ -117,16 +117,21 @@ LS_API double ls_eval_score(const ls_eval_case *c, size_t turn, const char *answ
 typedef struct ls_eval_file ls_eval_file;
 
 /**
- * A JSONL file as RULER ("input", "outputs") or LongBench ("context", "input", "answers") have it. A line
- * that is neither is an error that names it.
+ * A JSONL file as RULER ("input", "outputs") or LongBench ("context", "input", "answers") have it. Lines may
+ * be of several data sets.
+ * @return LS_E_FORMAT       a line is neither: the sentence names it
+ *         LS_E_UNSUPPORTED  a data set of LongBench for which there is no metric
  */
 LS_API ls_status ls_eval_file_open(const char *path, ls_eval_file **file, ls_error *err);
 LS_API void ls_eval_file_close(ls_eval_file *file);
 LS_API size_t ls_eval_file_count(const ls_eval_file *file);
 /** Digest of its bytes: a file that was changed has another. */
 LS_API uint64_t ls_eval_file_digest(const ls_eval_file *file);
-/** Name for results: the data set where the lines say it, else the file's name. */
-LS_API const char *ls_eval_file_name(const ls_eval_file *file);
+/** Name for results of the k-th data set in the file: what the lines say, else the file's name. NULL beyond
+ * the last. */
+LS_API const char *ls_eval_file_set(const ls_eval_file *file, size_t k);
+/** The data set of line i < count. */
+LS_API size_t ls_eval_file_set_of(const ls_eval_file *file, size_t i);
 /**
  * The case of a line. One that is longer than n_tokens (0: as long as it is) loses the middle of its document
  * in a LongBench file, as is usual there; in a RULER file, where the answer could go with it, it is

@@ -36,6 +36,18 @@ $ printf '{"input":"Who?","context":"A text.","answers":["He"],"dataset":"hotpot
 task,length,protocol,cases
 "hotpotqa",4096,sparse,1
 "hotpotqa",4096,dense,1
+# Data sets of one file have rows of their own, each with its metric, and --cases lines each.
+$ printf '{"input":"Q:","context":"c","answers":["B"],"dataset":"trec","all_classes":["A","B"]}\n{"input":"Who is he?","context":"c","answers":["He"],"dataset":"qasper"}\n' > m.jsonl; cat l.jsonl m.jsonl l.jsonl l.jsonl > mixed.jsonl; longspan eval -m "$RECALL" --data mixed.jsonl --protocol dense --cases 2 -q --csv | cut -d, -f3-6
+task,length,protocol,cases
+"hotpotqa",4096,dense,2
+"trec",4096,dense,1
+"qasper",4096,dense,1
+$ longspan eval -m "$RECALL" --data l.jsonl --data mixed.jsonl -q
+2> longspan: --data l.jsonl and mixed.jsonl are both called 'hotpotqa'; rename one, or take them in two runs
+[2]
+$ sed 's/qasper/dureader/' mixed.jsonl > zh.jsonl; longspan eval -m "$RECALL" --data zh.jsonl -q
+2> longspan: zh.jsonl, line 3: dureader is one of LongBench's Chinese data sets, for which there are no metrics here: leave it out
+[1]
 $ longspan eval -m "$RECALL" --data none.jsonl -q
 2> longspan: cannot open none.jsonl: No such file or directory
 [1]

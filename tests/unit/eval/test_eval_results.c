@@ -165,7 +165,7 @@ static void test_ruler(void)
     REQUIRE_OK(ls_eval_source_create(tok, NULL, NULL, &s, &err), err);
     REQUIRE_OK(ls_eval_file_open(path_of("vt.jsonl"), &f, &err), err);
     CHECK_INT(ls_eval_file_count(f), 2);
-    CHECK_STR(ls_eval_file_name(f), "vt");
+    CHECK_STR(ls_eval_file_set(f, 0), "vt");
     REQUIRE_OK(ls_eval_file_case(f, 0, s, 0, &c, &err), err);
     CHECK_STR(c->turns[0].text, "Some text\nwith lines.\n");
     CHECK_STR(c->turns[0].question, "What is it? It is");
@@ -206,7 +206,11 @@ static void test_longbench(void)
     REQUIRE_OK(ls_tokenizer_open(LS_SOURCE_DIR "/models/recall", NULL, &tok, &err), err);
     REQUIRE_OK(ls_eval_source_create(tok, NULL, NULL, &s, &err), err);
     REQUIRE_OK(ls_eval_file_open(path_of("some.jsonl"), &f, &err), err);
-    CHECK_STR(ls_eval_file_name(f), "hotpotqa");
+    CHECK_STR(ls_eval_file_set(f, 0), "hotpotqa");
+    CHECK_STR(ls_eval_file_set(f, 1), "trec_e");
+    CHECK(ls_eval_file_set(f, 2) == NULL);
+    CHECK_INT(ls_eval_file_set_of(f, 0), 0);
+    CHECK_INT(ls_eval_file_set_of(f, 1), 1);
     REQUIRE_OK(ls_eval_file_case(f, 0, s, 0, &c, &err), err);
     CHECK_INT(c->metric, LS_EVAL_F1);
     CHECK(strstr(c->turns[0].text, "word400") != NULL);
@@ -219,6 +223,7 @@ static void test_longbench(void)
     CHECK_STR(c->turns[0].question, "Question: Who?");
     ls_eval_case_free(c);
     REQUIRE_OK(ls_eval_file_case(f, 1, s, 0, &c, &err), err);
+    CHECK_STR(c->task, "trec_e");
     CHECK_INT(c->metric, LS_EVAL_CLASS);
     CHECK_INT(c->n_classes, 2);
     CHECK(c->first_line);
