@@ -488,6 +488,18 @@ static int open_log(struct eval *e)
     return status;
 }
 
+static void note_one_line(const struct eval *e)
+{
+    for (size_t i = 0; i < e->o->data.n && e->protocols[LS_EVAL_SPARSE]; i++) {
+        const size_t n = ls_eval_file_one_line(e->files[i]);
+        if (n > 0)
+            cli_note(e->o->quiet,
+                     "%s: %zu of %zu inputs have no line before the question, so that nothing of them is "
+                     "compressed under sparse",
+                     e->o->data.items[i], n, ls_eval_file_count(e->files[i]));
+    }
+}
+
 static int ask_all(struct eval *e)
 {
     struct text seeds = { 0 };
@@ -501,6 +513,7 @@ static int ask_all(struct eval *e)
     cli_note(e->o->quiet, "%s; things are hidden in %s; seed%s %s", e->s.info.path,
              ls_eval_source_name(e->source), e->o->seeds.n == 1 ? "" : "s", seeds.data);
     text_free(&seeds);
+    note_one_line(e);
     progress_start(&e->s.progress, "eval", "tokens", e->o->quiet);
     status = each_length(e, ask_policy);
     progress_end(&e->s.progress);

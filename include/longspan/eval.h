@@ -132,6 +132,8 @@ LS_API uint64_t ls_eval_file_digest(const ls_eval_file *file);
 LS_API const char *ls_eval_file_set(const ls_eval_file *file, size_t k);
 /** The data set of line i < count. */
 LS_API size_t ls_eval_file_set_of(const ls_eval_file *file, size_t i);
+/** RULER's inputs of a single line: all of it is the question, and LS_EVAL_SPARSE has no document to read. */
+LS_API size_t ls_eval_file_one_line(const ls_eval_file *file);
 /**
  * The case of a line. One that is longer than n_tokens (0: as long as it is) loses the middle of its document
  * in a LongBench file, as is usual there; in a RULER file, where the answer could go with it, it is

@@ -17,6 +17,7 @@ struct file_line {
     struct lsi_piece text;
     size_t number; /* in the file, from 1 */
     size_t set;    /* of its data set */
+    bool one_line; /* a question with no text before it */
 };
 
 struct set_name {
@@ -102,6 +103,17 @@ static bool is_chinese(const char *name)
     return false;
 }
 
+/* Where the last line of an input begins; *end: where it ends. */
+static size_t question_of(const char *input, size_t *end)
+{
+    size_t at;
+    for (*end = strlen(input); *end > 0 && input[*end - 1] == '\n';)
+        --*end;
+    for (at = *end; at > 0 && input[at - 1] != '\n';)
+        at--;
+    return at;
+}
+
 /* The data set of a line, one more when it is the first with its name. */
 static ls_status find_set(ls_eval_file *f, struct file_line *line, const struct lsi_eval_line *l,
                           ls_error *err)
@@ -133,6 +145,8 @@ static ls_status check_lines(ls_eval_file *f, ls_error *err)
         ls_status st = read_line(f, i, &l, err);
         if (st == LS_OK)
             st = find_set(f, line_of(f, i), &l, err);
+        if (st == LS_OK)
+            line_of(f, i)->one_line = l.ruler && question_of(l.input, &(size_t){ 0 }) == 0;
         lsi_eval_line_free(&l);
         LSI_TRY(st);
     }
@@ -195,6 +209,14 @@ const char *ls_eval_file_set(const ls_eval_file *f, size_t k)
 size_t ls_eval_file_set_of(const ls_eval_file *f, size_t i)
 {
     return line_of(f, i)->set;
+}
+
+size_t ls_eval_file_one_line(const ls_eval_file *f)
+{
+    size_t n = 0;
+    for (size_t i = 0; i < ls_eval_file_count(f); i++)
+        n += line_of(f, i)->one_line;
+    return n;
 }
 
 /* ---- LongBench ---------------------------------------------------------------------------------------- */
@@ -321,11 +343,8 @@ static size_t ruler_predict(const char *name)
 /* Of RULER's questions about documents one expected text is enough. */
 static void write_ruler(struct lsi_draft *d, const char *name, const struct lsi_eval_line *l)
 {
-    size_t end = strlen(l->input), at;
-    while (end > 0 && l->input[end - 1] == '\n')
-        end--;
-    for (at = end; at > 0 && l->input[at - 1] != '\n';)
-        at--;
+    size_t end;
+    const size_t at = question_of(l->input, &end);
     d->metric = strncmp(name, "qa", 2) == 0 ? LS_EVAL_CONTAINS_1 : LS_EVAL_CONTAINS;
     d->n_predict = ruler_predict(name);
     lsi_draft_turn(d);

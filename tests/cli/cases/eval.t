@@ -48,6 +48,14 @@ $ longspan eval -m "$RECALL" --data l.jsonl --data mixed.jsonl -q
 $ sed 's/qasper/dureader/' mixed.jsonl > zh.jsonl; longspan eval -m "$RECALL" --data zh.jsonl -q
 2> longspan: zh.jsonl, line 3: dureader is one of LongBench's Chinese data sets, for which there are no metrics here: leave it out
 [1]
+# Inputs without a line before the question, and empty ones.
+$ printf '{"input":"Who?","outputs":["123"]}\n{"input":"Who?\\n","outputs":["123"]}\n' > flat.jsonl; cat ruler.jsonl >> flat.jsonl; longspan eval -m "$RECALL" --data flat.jsonl --cases 1 --kv full,h2o 2>&1 | grep -F flat.jsonl
+longspan: flat.jsonl: 2 of 3 inputs have no line before the question, so that nothing of them is compressed under sparse
+$ longspan eval -m "$RECALL" --data flat.jsonl --cases 1 --protocol dense 2>&1 | grep -F flat.jsonl
+[1]
+$ echo '{"input":"","outputs":["123"]}' >> flat.jsonl; longspan eval -m "$RECALL" --data flat.jsonl -q
+2> longspan: flat.jsonl, line 4 has an empty input: there is nothing to ask; remove the line
+[1]
 $ longspan eval -m "$RECALL" --data none.jsonl -q
 2> longspan: cannot open none.jsonl: No such file or directory
 [1]

@@ -165,6 +165,7 @@ static void test_ruler(void)
     REQUIRE_OK(ls_eval_source_create(tok, NULL, NULL, &s, &err), err);
     REQUIRE_OK(ls_eval_file_open(path_of("vt.jsonl"), &f, &err), err);
     CHECK_INT(ls_eval_file_count(f), 2);
+    CHECK_INT(ls_eval_file_one_line(f), 0);
     CHECK_STR(ls_eval_file_set(f, 0), "vt");
     REQUIRE_OK(ls_eval_file_case(f, 0, s, 0, &c, &err), err);
     CHECK_STR(c->turns[0].text, "Some text\nwith lines.\n");
@@ -244,6 +245,9 @@ static void test_bad_files(void)
                 { "{\"input\":\"a\"}\n", "is no question" },
                 { "{\"input\":\"a\",\"answers\":[\"b\"]}\n", "is no question" },
                 { "{\"input\":\"a\",\"outputs\":[]}\n", "is no question" },
+                { "{\"input\":\"a\",\"outputs\":[\"b\"]}\n{\"input\":\"\\n\",\"outputs\":[\"b\"]}\n",
+                  "line 2 has an empty input" },
+                { "{\"input\":\"\",\"context\":\" \",\"answers\":[\"b\"]}\n", "line 1 has an empty input" },
                 { "{\"input\":1,\"outputs\":[\"b\"]}\n", "line 1" },
                 { "{\"input\":\"a\",\"outputs\":[1]}\n", "line 1" },
                 { "{\"input\":\"a\\u0000b\",\"outputs\":[\"b\"]}\n", "line 1" },
