@@ -28,6 +28,7 @@ struct eval {
     size_t block;
     bool protocols[2];  /* by ls_eval_protocol */
     size_t done, total; /* tokens of prompts */
+    struct names told;  /* notes that every policy would repeat */
 };
 
 /* ---- texts ------------------------------------------------------------------------------------- */
@@ -236,6 +237,16 @@ static int open_context(struct eval *e, const char *kv, size_t n_ctx)
     return EXIT_OK;
 }
 
+/* For each policy the same is left out: it is told once. */
+static void note_once(struct eval *e, const char *sentence)
+{
+    for (size_t i = 0; i < e->told.n; i++)
+        if (strcmp(e->told.items[i], sentence) == 0)
+            return;
+    names_add(&e->told, sentence, strlen(sentence));
+    cli_note(e->o->quiet, "%s; left out", sentence);
+}
+
 /* What is done with each case of a set. */
 typedef int case_fn(struct eval *e, const struct set *set, const ls_eval_case *c);
 
@@ -252,7 +263,7 @@ static int each_of_task(struct eval *e, const struct set *set, case_fn *fn)
             const ls_status st = ls_eval_case_create(e->source, set->name, set->n_tokens,
                                                      (uint64_t)seeds->items[s], (uint64_t)i, &c, &err);
             if (st == LS_E_LIMIT) {
-                cli_note(e->o->quiet, "%s; left out", err.text);
+                note_once(e, err.text);
                 return EXIT_OK;
             }
             if (st != LS_OK)
@@ -268,6 +279,7 @@ static int each_of_file(struct eval *e, const struct set *set, case_fn *fn)
 {
     const size_t n = ls_eval_file_count(set->file);
     size_t left_out = 0, asked = 0;
+    struct text note = { 0 };
     int status = EXIT_OK;
 
     for (size_t i = 0; i < n && asked < (size_t)e->o->cases && status == EXIT_OK; i++) {
@@ -282,13 +294,17 @@ static int each_of_file(struct eval *e, const struct set *set, case_fn *fn)
             continue;
         }
         if (st != LS_OK)
-            return cli_fail("%s", err.text);
-        status = fn(e, set, c);
+            status = cli_fail("%s", err.text);
+        else
+            status = fn(e, set, c);
         ls_eval_case_free(c);
     }
-    if (left_out)
-        cli_note(e->o->quiet, "%zu questions of %s are longer than %zu tokens; left out", left_out, set->name,
-                 set->n_tokens);
+    if (left_out && status == EXIT_OK) {
+        text_printf(&note, "%zu questions of %s are longer than %zu tokens", left_out, set->name,
+                    set->n_tokens);
+        note_once(e, note.data);
+    }
+    text_free(&note);
     return status;
 }
 
@@ -410,30 +426,46 @@ static int write_file(const char *dir, const char *name, const struct text *t)
     return status;
 }
 
-static int write_folder(const char *dir, const ls_eval_row *rows, size_t n, const struct text forms[4])
+/* Text and Markdown lie about without the command: a line above them says what they are about. */
+static int write_folder(const char *dir, const ls_eval_row *rows, size_t n, const struct text forms[4],
+                        const struct eval_facts *facts)
 {
     static const char *const names[] = { "table.txt", "table.csv", "table.md", "table.json" };
+    static const char *const quotes[] = { "", NULL, "`", NULL };
     ls_error err = { 0 };
     int status = EXIT_OK;
 
-    for (size_t i = 0; i < CLI_LEN(names) && status == EXIT_OK; i++)
-        status = write_file(dir, names[i], &forms[i]);
+    for (size_t i = 0; i < CLI_LEN(names) && status == EXIT_OK; i++) {
+        struct text whole = { 0 };
+        if (quotes[i]) {
+            table_facts(&whole, facts, quotes[i]);
+            text_puts(&whole, "\n\n");
+        }
+        text_add(&whole, forms[i].data ? forms[i].data : "", forms[i].len);
+        status = write_file(dir, names[i], &whole);
+        text_free(&whole);
+    }
     if (status == EXIT_OK && ls_eval_plot(rows, n, dir, &err) != LS_OK)
         status = cli_fail("%s", err.text);
     return status;
 }
 
+static struct eval_facts facts_of(const struct eval *e, bool interrupted)
+{
+    return (struct eval_facts){ .model = e->s.info.path,
+                                .compute = e->o->compute,
+                                .source = e->tasks.n ? ls_eval_source_name(e->source) : NULL,
+                                .chat_template = e->chat ? ls_chat_template_name(e->chat) : NULL,
+                                .threads = e->o->threads ? e->o->threads : ls_cpu_count(),
+                                .cases = e->o->cases,
+                                .seeds = &e->o->seeds,
+                                .interrupted = interrupted };
+}
+
 static int tell(struct eval *e, bool interrupted)
 {
     const struct cli_options *o = e->o;
-    const struct eval_facts facts = { .model = e->s.info.path,
-                                      .compute = o->compute,
-                                      .source = ls_eval_source_name(e->source),
-                                      .chat_template = e->chat ? ls_chat_template_name(e->chat) : NULL,
-                                      .threads = o->threads ? o->threads : ls_cpu_count(),
-                                      .cases = o->cases,
-                                      .seeds = &o->seeds,
-                                      .interrupted = interrupted };
+    const struct eval_facts facts = facts_of(e, interrupted);
     const ls_eval_row *rows = NULL;
     struct text forms[4] = { { 0 } };
     struct json_out j = { 0 };
@@ -452,19 +484,13 @@ static int tell(struct eval *e, bool interrupted)
     text_puts(&j.text, "\n");
     forms[3] = j.text;
     if (o->out)
-        status = write_folder(o->out, rows, n, forms);
+        status = write_folder(o->out, rows, n, forms, &facts);
     const struct text *shown = &forms[o->json ? 3 : o->csv ? 1 : 0];
     if (shown->len)
         fwrite(shown->data, 1, shown->len, stdout);
     for (size_t i = 0; i < CLI_LEN(forms); i++)
         text_free(&forms[i]);
     return finish_output(status);
-}
-
-static void seeds_text(struct text *t, const struct count_list *seeds)
-{
-    for (size_t i = 0; i < seeds->n; i++)
-        text_printf(t, "%s%lld", i ? "," : "", seeds->items[i]);
 }
 
 /* What results depend on besides what their lines say. */
@@ -502,17 +528,17 @@ static void note_one_line(const struct eval *e)
 
 static int ask_all(struct eval *e)
 {
-    struct text seeds = { 0 };
+    const struct eval_facts facts = facts_of(e, false);
+    struct text about = { 0 };
     int status = each_length(e, plan_policy);
 
     if (status == EXIT_OK)
         status = open_log(e);
     if (status != EXIT_OK)
         return status;
-    seeds_text(&seeds, &e->o->seeds);
-    cli_note(e->o->quiet, "%s; things are hidden in %s; seed%s %s", e->s.info.path,
-             ls_eval_source_name(e->source), e->o->seeds.n == 1 ? "" : "s", seeds.data);
-    text_free(&seeds);
+    table_facts(&about, &facts, "");
+    cli_note(e->o->quiet, "%s", about.data);
+    text_free(&about);
     note_one_line(e);
     progress_start(&e->s.progress, "eval", "tokens", e->o->quiet);
     status = each_length(e, ask_policy);
@@ -643,6 +669,7 @@ static void close_all(struct eval *e)
     names_free(&e->policies);
     names_free(&e->budgets);
     names_free(&e->tasks);
+    names_free(&e->told);
     free(e->lengths.items);
 }
 

@@ -76,6 +76,22 @@ $ mkdir -p one two; cp ruler.jsonl one/; cp ruler.jsonl two/; longspan eval -m "
 $ cp ruler.jsonl lines.jsonl; longspan eval -m "$RECALL" --task lines --data lines.jsonl -q
 2> longspan: --data lines.jsonl is called 'lines' as a task is; rename the file
 [2]
+# What every policy leaves out is told once; of files alone nothing is hidden in a text.
+$ longspan eval -m "$RECALL" --haystack made-up --task lines,variable-tracking --data l.jsonl --data ruler.jsonl --length 300 --cases 1 --kv full,topk,full:q8 2>&1 >/dev/null | grep -c 'left out'
+1
+$ longspan eval -m "$RECALL" --data l.jsonl --data ruler.jsonl --protocol dense --kv full,full:q8 --length 70 2>&1 >/dev/null
+longspan: model */models/recall, compute auto (glob)
+longspan: 1 questions of hotpotqa are longer than 70 tokens; left out
+$ longspan eval -m "$RECALL" --data l.jsonl --protocol dense -q --json | field haystack
+null
+# A line above the table says what it is about; a name cannot end a cell.
+$ sed 's/hotpotqa/a|b/' l.jsonl > pipe.jsonl; longspan eval -m "$RECALL" --haystack made-up --task ppl --data pipe.jsonl --length 300 --cases 1 --seeds 1,2 --protocol dense --out out -q > /dev/null; head -n 5 out/table.md; head -n 1 out/table.txt
+model `*/models/recall`, compute auto; things are hidden in `made-up:*`; seeds 1,2 (glob)
+
+300 tokens, question dense: accuracy in per cent
+
+| kv | budget | ppl | a\|b | mean | decode tokens/s | cache |
+model */models/recall, compute auto; things are hidden in made-up:*; seeds 1,2 (glob)
 # Mistakes of the command line.
 $ longspan eval -m "$RECALL" --task needles
 2> longspan: --task has 'needles'; it must be one of all, needle, needle-single, needle-multikey, needle-multivalue, needle-multiquery, passkey, variable-tracking, common-words, frequent-words, lines, stream, copy, induction, ppl (did you mean 'needle'?)
