@@ -89,7 +89,10 @@ static void put_record(struct lsi_buf *b, const ls_eval_record *r)
     size_t scored = 0;
     lsi_buf_append(b, "{", 1);
     put_string(b, "kv", r->kv);
-    put_string(b, "budget", r->budget);
+    if (*r->budget)
+        put_string(b, "budget", r->budget);
+    else
+        lsi_buf_printf(b, "\"budget\":null,");
     put_string(b, "task", r->task);
     lsi_buf_printf(b, "\"length\":%zu,\"seed\":%" PRIu64 ",\"index\":%" PRIu64 ",", r->n_tokens, r->seed,
                    r->index);
@@ -137,6 +140,17 @@ static ls_status read_text(struct lsi_json *j, const char **out)
     return LS_OK;
 }
 
+/* null where the policy was not given one. */
+static ls_status read_budget(struct lsi_json *j, const char **out)
+{
+    if (lsi_json_peek(j) != LSI_JSON_NULL)
+        return read_text(j, out);
+    LSI_TRY(lsi_json_null(j));
+    free_text(*out);
+    *out = copy_text(NULL);
+    return *out ? LS_OK : lsi_json_error(j, "a text cannot be kept");
+}
+
 static ls_status read_bins(struct lsi_json *j, ls_eval_result *v)
 {
     struct lsi_json_str key;
@@ -167,7 +181,7 @@ static ls_status read_member(struct lsi_json *j, const struct lsi_json_str *key,
     if (lsi_json_str_is(key, "kv"))
         return read_text(j, &r->kv);
     if (lsi_json_str_is(key, "budget"))
-        return read_text(j, &r->budget);
+        return read_budget(j, &r->budget);
     if (lsi_json_str_is(key, "task"))
         return read_text(j, &r->task);
     if (lsi_json_str_is(key, "answer")) {

@@ -95,6 +95,8 @@ def resume():
         check("CSV and JSON tell the same", len(table) == len(rows) == 2 * 2 * 2 * 5 and
               all(t["kv"] == r["kv"] and t["task"] == r["task"] and abs(float(t["accuracy"]) - r["accuracy"]) < 1e-8
                   for t, r in zip(table, rows)), (len(table), len(rows)))
+        budgets = {r["budget"] for r in lines_of(whole)[1:]}
+        check("no budget", budgets == {None} == {r["budget"] for r in rows}, budgets)
         names = sorted(os.listdir(whole))
         check("files", names == ["accuracy.svg", "memory.svg", "results.jsonl", "speed.svg", "table.csv", "table.json",
                                  "table.md", "table.txt"], names)
