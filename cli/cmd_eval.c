@@ -375,8 +375,8 @@ static int refuse_policy(const char *kv, const char *budget, size_t n_tokens, co
         why = strstr(why, ": ") + 2;
     if (!*budget)
         return cli_usage("--kv %s: %s", kv, why);
-    return cli_usage("--kv %.*s with --budget %s at --length %zu: %s; take a greater budget or length",
-                     (int)strcspn(kv, ":+"), kv, budget, n_tokens, why);
+    return cli_usage("--kv %s (--budget %s, --length %zu): %s; a greater budget or length may help", kv,
+                     budget, n_tokens, why);
 }
 
 /* Before the first case: every policy is one, and how much there is to do. */

@@ -115,7 +115,10 @@ $ longspan eval -m "$RECALL" --kv h2o --budget 10% --length 64 -q
 2> longspan: a budget of 10% comes to 6 tokens of 64; it takes at least 8
 [2]
 $ longspan eval -m "$RECALL" --kv full,snapkv --budget 5%,20% --length 512,1k -q
-2> longspan: --kv snapkv with --budget 5% at --length 512: budget is 25 and window 32: the budget holds the window and more; take a greater budget or length
+2> longspan: --kv snapkv:budget=25 (--budget 5%, --length 512): budget is 25 and window 32: the budget holds the window and more; a greater budget or length may help
+[2]
+$ longspan eval -m "$RECALL" --kv h2o+kivi --budget 8 --length 512 -q
+2> longspan: --kv h2o:heavy=4,recent=4+kivi (--budget 8, --length 512): recent=4 is less than residual=128, the tokens that stay exact: take recent=128 or more, or a smaller residual; a greater budget or length may help
 [2]
 $ longspan eval -m "$RECALL" --kv full,snapkv:budget=20 -q
 2> longspan: --kv snapkv:budget=20: budget is 20 and window 32: the budget holds the window and more
