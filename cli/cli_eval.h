@@ -30,7 +30,7 @@ int list_lengths(const char *text, struct count_list *out);
 int policy_with_budget(struct text *out, const char *policy, const char *budget, size_t n_tokens,
                        bool *applied);
 
-/** What all results of a run have in common. */
+/** What all results of a run have in common. source: what things are hidden in; NULL: nothing is. */
 struct eval_facts {
     const char *model, *compute, *source, *chat_template;
     long long threads, cases;
@@ -38,6 +38,8 @@ struct eval_facts {
     bool interrupted;
 };
 
+/** What a table is about, in one line without its end; quote: "`" in Markdown. */
+void table_facts(struct text *out, const struct eval_facts *facts, const char *quote);
 void table_text(struct text *out, const ls_eval_row *rows, size_t n);
 void table_csv(struct text *out, const ls_eval_row *rows, size_t n);
 /** Accuracy by task: a table for each length and protocol, as Markdown. */

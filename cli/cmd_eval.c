@@ -22,11 +22,13 @@ struct eval {
     struct text hay;
     struct names policies, budgets, tasks;
     struct count_list lengths;
+    struct text kv;       /* the policy with all its keys, shares as shares: the context's become tokens */
     ls_eval_file **files; /* [o->data.n] */
     FILE *dump;           /* of --dump-prompts */
     size_t block;
     bool protocols[2];  /* by ls_eval_protocol */
     size_t done, total; /* tokens of prompts */
+    struct names told;  /* notes that every policy would repeat */
 };
 
 /* ---- texts ------------------------------------------------------------------------------------- */
@@ -90,16 +92,26 @@ static int open_model(struct eval *e)
     return status;
 }
 
-/* Results are found again by the names of tasks and files. */
-static int check_name(const struct eval *e, size_t file)
+static bool file_has_set(const ls_eval_file *f, const char *name)
 {
-    const char *name = ls_eval_file_name(e->files[file]), *path = e->o->data.items[file];
+    const char *s;
+
+    for (size_t k = 0; (s = ls_eval_file_set(f, k)) != NULL; k++)
+        if (strcmp(s, name) == 0)
+            return true;
+    return false;
+}
+
+/* Results are found again by the names of tasks and data sets. */
+static int check_name(const struct eval *e, size_t file, const char *name)
+{
+    const char *path = e->o->data.items[file];
 
     for (size_t i = 0; i < e->tasks.n; i++)
         if (strcmp(e->tasks.items[i], name) == 0)
             return cli_usage("--data %s is called '%s' as a task is; rename the file", path, name);
     for (size_t i = 0; i < file; i++)
-        if (strcmp(ls_eval_file_name(e->files[i]), name) == 0)
+        if (file_has_set(e->files[i], name))
             return cli_usage("--data %s and %s are both called '%s'; rename one, or take them in two runs",
                              e->o->data.items[i], path, name);
     return EXIT_OK;
@@ -108,6 +120,7 @@ static int check_name(const struct eval *e, size_t file)
 static int open_files(struct eval *e)
 {
     ls_error err = { 0 };
+    const char *name;
     int status = EXIT_OK;
 
     e->files = cli_realloc(NULL, e->o->data.n, sizeof(ls_eval_file *));
@@ -116,7 +129,8 @@ static int open_files(struct eval *e)
     for (size_t i = 0; i < e->o->data.n && status == EXIT_OK; i++) {
         if (ls_eval_file_open(e->o->data.items[i], &e->files[i], &err) != LS_OK)
             return cli_fail("%s", err.text);
-        status = check_name(e, i);
+        for (size_t k = 0; (name = ls_eval_file_set(e->files[i], k)) != NULL && status == EXIT_OK; k++)
+            status = check_name(e, i, name);
     }
     return status;
 }
@@ -144,10 +158,11 @@ static int read_lists(struct eval *e)
 
 /* ---- one case -------------------------------------------------------------------------------------- */
 
-/* What to ask: a task with a length, or a file. */
+/* What to ask: a task with a length, or a data set of a file. */
 struct set {
     const char *name, *budget; /* budget: as --budget has it, "" for none */
     ls_eval_file *file;
+    size_t in_file; /* place of the data set */
     size_t n_tokens;
 };
 
@@ -159,7 +174,7 @@ static int interrupted_or_failed(ls_status st, const ls_error *err)
 static int ask(struct eval *e, const struct set *set, const ls_eval_case *c, ls_eval_protocol protocol,
                size_t *held)
 {
-    ls_eval_record record = { .kv = ls_context_kv(e->s.ctx),
+    ls_eval_record record = { .kv = e->kv.data,
                               .budget = set->budget,
                               .task = set->name,
                               .n_tokens = set->n_tokens,
@@ -215,7 +230,21 @@ static int open_context(struct eval *e, const char *kv, size_t n_ctx)
     c.block = e->block;
     ls_context_free(e->s.ctx);
     e->s.ctx = NULL;
-    return ls_context_create(e->s.model, &c, &e->s.ctx, &err) == LS_OK ? EXIT_OK : cli_fail("%s", err.text);
+    if (ls_context_create(e->s.model, &c, &e->s.ctx, &err) != LS_OK)
+        return cli_fail("%s", err.text);
+    text_clear(&e->kv);
+    text_puts(&e->kv, ls_context_kv(e->s.ctx));
+    return EXIT_OK;
+}
+
+/* For each policy the same is left out: it is told once. */
+static void note_once(struct eval *e, const char *sentence)
+{
+    for (size_t i = 0; i < e->told.n; i++)
+        if (strcmp(e->told.items[i], sentence) == 0)
+            return;
+    names_add(&e->told, sentence, strlen(sentence));
+    cli_note(e->o->quiet, "%s; left out", sentence);
 }
 
 /* What is done with each case of a set. */
@@ -234,7 +263,7 @@ static int each_of_task(struct eval *e, const struct set *set, case_fn *fn)
             const ls_status st = ls_eval_case_create(e->source, set->name, set->n_tokens,
                                                      (uint64_t)seeds->items[s], (uint64_t)i, &c, &err);
             if (st == LS_E_LIMIT) {
-                cli_note(e->o->quiet, "%s; left out", err.text);
+                note_once(e, err.text);
                 return EXIT_OK;
             }
             if (st != LS_OK)
@@ -245,29 +274,37 @@ static int each_of_task(struct eval *e, const struct set *set, case_fn *fn)
     return status;
 }
 
-/* Lines of a file, as many as --cases; those that are too long are passed over. */
+/* Lines of a data set, as many as --cases; those that are too long are passed over. */
 static int each_of_file(struct eval *e, const struct set *set, case_fn *fn)
 {
     const size_t n = ls_eval_file_count(set->file);
-    size_t left_out = 0;
+    size_t left_out = 0, asked = 0;
+    struct text note = { 0 };
     int status = EXIT_OK;
 
-    for (size_t i = 0; i < n && i < (size_t)e->o->cases && status == EXIT_OK; i++) {
+    for (size_t i = 0; i < n && asked < (size_t)e->o->cases && status == EXIT_OK; i++) {
         ls_eval_case *c = NULL;
         ls_error err = { 0 };
+        if (ls_eval_file_set_of(set->file, i) != set->in_file)
+            continue;
+        asked++;
         const ls_status st = ls_eval_file_case(set->file, i, e->source, set->n_tokens, &c, &err);
         if (st == LS_E_LIMIT) {
             left_out++;
             continue;
         }
         if (st != LS_OK)
-            return cli_fail("%s", err.text);
-        status = fn(e, set, c);
+            status = cli_fail("%s", err.text);
+        else
+            status = fn(e, set, c);
         ls_eval_case_free(c);
     }
-    if (left_out)
-        cli_note(e->o->quiet, "%zu questions of %s are longer than %zu tokens; left out", left_out, set->name,
-                 set->n_tokens);
+    if (left_out && status == EXIT_OK) {
+        text_printf(&note, "%zu questions of %s are longer than %zu tokens", left_out, set->name,
+                    set->n_tokens);
+        note_once(e, note.data);
+    }
+    text_free(&note);
     return status;
 }
 
@@ -280,11 +317,10 @@ static int each_case(struct eval *e, const char *budget, size_t n_tokens, case_f
         status = each_of_task(e, &set, fn);
     }
     for (size_t i = 0; i < e->o->data.n && status == EXIT_OK; i++) {
-        const struct set set = { .name = ls_eval_file_name(e->files[i]),
-                                 .budget = budget,
-                                 .file = e->files[i],
-                                 .n_tokens = n_tokens };
-        status = each_of_file(e, &set, fn);
+        struct set set = { .budget = budget, .file = e->files[i], .n_tokens = n_tokens };
+        for (; (set.name = ls_eval_file_set(set.file, set.in_file)) != NULL && status == EXIT_OK;
+             set.in_file++)
+            status = each_of_file(e, &set, fn);
     }
     return status;
 }
@@ -318,6 +354,31 @@ static int each_policy(struct eval *e, size_t n_tokens, policy_fn *fn)
     return status;
 }
 
+/* Lines that are asked about, at most `most` of each data set. */
+static size_t questions_of(const ls_eval_file *f, size_t most)
+{
+    size_t n = 0;
+
+    for (size_t k = 0; ls_eval_file_set(f, k); k++)
+        for (size_t i = 0, of_set = 0; i < ls_eval_file_count(f) && of_set < most; i++)
+            if (ls_eval_file_set_of(f, i) == k)
+                of_set++, n++;
+    return n;
+}
+
+/* A policy that is refused, with what was asked of it. Of "--kv NAME: " of the sentence one is enough. */
+static int refuse_policy(const char *kv, const char *budget, size_t n_tokens, const char *why)
+{
+    const bool named = strncmp(why, "--kv ", 5) == 0 && strstr(why, ": ");
+
+    if (named)
+        why = strstr(why, ": ") + 2;
+    if (!*budget)
+        return cli_usage("--kv %s: %s", kv, why);
+    return cli_usage("--kv %s (--budget %s, --length %zu): %s; a greater budget or length may help", kv,
+                     budget, n_tokens, why);
+}
+
 /* Before the first case: every policy is one, and how much there is to do. */
 static int plan_policy(struct eval *e, const char *kv, const char *budget, size_t n_tokens)
 {
@@ -326,15 +387,12 @@ static int plan_policy(struct eval *e, const char *kv, const char *budget, size_
     ls_error err = { 0 };
     size_t n = e->tasks.n * e->o->seeds.n * (size_t)e->o->cases;
 
-    (void)budget;
     session_context_options(&e->s, n_tokens, &c);
     c.kv = kv;
     if (ls_context_plan(e->s.model, &c, &plan, &err) != LS_OK)
-        return cli_usage("--kv: %s", err.text);
-    for (size_t i = 0; i < e->o->data.n; i++) {
-        const size_t lines = ls_eval_file_count(e->files[i]);
-        n += lines < (size_t)e->o->cases ? lines : (size_t)e->o->cases;
-    }
+        return refuse_policy(kv, budget, n_tokens, err.text);
+    for (size_t i = 0; i < e->o->data.n; i++)
+        n += questions_of(e->files[i], (size_t)e->o->cases);
     e->total += n * n_tokens * (size_t)(e->protocols[0] + e->protocols[1]);
     return EXIT_OK;
 }
@@ -368,30 +426,46 @@ static int write_file(const char *dir, const char *name, const struct text *t)
     return status;
 }
 
-static int write_folder(const char *dir, const ls_eval_row *rows, size_t n, const struct text forms[4])
+/* Text and Markdown lie about without the command: a line above them says what they are about. */
+static int write_folder(const char *dir, const ls_eval_row *rows, size_t n, const struct text forms[4],
+                        const struct eval_facts *facts)
 {
     static const char *const names[] = { "table.txt", "table.csv", "table.md", "table.json" };
+    static const char *const quotes[] = { "", NULL, "`", NULL };
     ls_error err = { 0 };
     int status = EXIT_OK;
 
-    for (size_t i = 0; i < CLI_LEN(names) && status == EXIT_OK; i++)
-        status = write_file(dir, names[i], &forms[i]);
+    for (size_t i = 0; i < CLI_LEN(names) && status == EXIT_OK; i++) {
+        struct text whole = { 0 };
+        if (quotes[i]) {
+            table_facts(&whole, facts, quotes[i]);
+            text_puts(&whole, "\n\n");
+        }
+        text_add(&whole, forms[i].data ? forms[i].data : "", forms[i].len);
+        status = write_file(dir, names[i], &whole);
+        text_free(&whole);
+    }
     if (status == EXIT_OK && ls_eval_plot(rows, n, dir, &err) != LS_OK)
         status = cli_fail("%s", err.text);
     return status;
 }
 
+static struct eval_facts facts_of(const struct eval *e, bool interrupted)
+{
+    return (struct eval_facts){ .model = e->s.info.path,
+                                .compute = e->o->compute,
+                                .source = e->tasks.n ? ls_eval_source_name(e->source) : NULL,
+                                .chat_template = e->chat ? ls_chat_template_name(e->chat) : NULL,
+                                .threads = e->o->threads ? e->o->threads : ls_cpu_count(),
+                                .cases = e->o->cases,
+                                .seeds = &e->o->seeds,
+                                .interrupted = interrupted };
+}
+
 static int tell(struct eval *e, bool interrupted)
 {
     const struct cli_options *o = e->o;
-    const struct eval_facts facts = { .model = e->s.info.path,
-                                      .compute = o->compute,
-                                      .source = ls_eval_source_name(e->source),
-                                      .chat_template = e->chat ? ls_chat_template_name(e->chat) : NULL,
-                                      .threads = o->threads ? o->threads : ls_cpu_count(),
-                                      .cases = o->cases,
-                                      .seeds = &o->seeds,
-                                      .interrupted = interrupted };
+    const struct eval_facts facts = facts_of(e, interrupted);
     const ls_eval_row *rows = NULL;
     struct text forms[4] = { { 0 } };
     struct json_out j = { 0 };
@@ -410,19 +484,13 @@ static int tell(struct eval *e, bool interrupted)
     text_puts(&j.text, "\n");
     forms[3] = j.text;
     if (o->out)
-        status = write_folder(o->out, rows, n, forms);
+        status = write_folder(o->out, rows, n, forms, &facts);
     const struct text *shown = &forms[o->json ? 3 : o->csv ? 1 : 0];
     if (shown->len)
         fwrite(shown->data, 1, shown->len, stdout);
     for (size_t i = 0; i < CLI_LEN(forms); i++)
         text_free(&forms[i]);
     return finish_output(status);
-}
-
-static void seeds_text(struct text *t, const struct count_list *seeds)
-{
-    for (size_t i = 0; i < seeds->n; i++)
-        text_printf(t, "%s%lld", i ? "," : "", seeds->items[i]);
 }
 
 /* What results depend on besides what their lines say. */
@@ -433,28 +501,45 @@ static int open_log(struct eval *e)
     ls_error err = { 0 };
     int status = EXIT_OK;
 
-    text_printf(&settings, "model %s of %llu bytes, compute %s, text %s, chat template %s",
-                name ? name + 1 : e->s.info.path, (unsigned long long)e->s.info.weight_bytes, e->o->compute,
-                ls_eval_source_name(e->source), e->chat ? ls_chat_template_name(e->chat) : "none");
+    text_printf(&settings, "model %s:%016llx\ncompute %s\nblock %zu\ntext %s\nchat template %s",
+                name ? name + 1 : e->s.info.path, (unsigned long long)ls_eval_model_digest(e->s.model),
+                e->o->compute, e->block, ls_eval_source_name(e->source),
+                e->chat ? ls_chat_template_name(e->chat) : "none");
+    for (size_t i = 0; i < e->o->data.n; i++)
+        text_printf(&settings, "\ndata %s:%016llx", ls_eval_file_set(e->files[i], 0),
+                    (unsigned long long)ls_eval_file_digest(e->files[i]));
     if (ls_eval_log_open(e->o->out, settings.data, e->o->resume, &e->log, &err) != LS_OK)
         status = cli_fail("%s", err.text);
     text_free(&settings);
     return status;
 }
 
+static void note_one_line(const struct eval *e)
+{
+    for (size_t i = 0; i < e->o->data.n && e->protocols[LS_EVAL_SPARSE]; i++) {
+        const size_t n = ls_eval_file_one_line(e->files[i]);
+        if (n > 0)
+            cli_note(e->o->quiet,
+                     "%s: %zu of %zu inputs have no line before the question, so that nothing of them is "
+                     "compressed under sparse",
+                     e->o->data.items[i], n, ls_eval_file_count(e->files[i]));
+    }
+}
+
 static int ask_all(struct eval *e)
 {
-    struct text seeds = { 0 };
+    const struct eval_facts facts = facts_of(e, false);
+    struct text about = { 0 };
     int status = each_length(e, plan_policy);
 
     if (status == EXIT_OK)
         status = open_log(e);
     if (status != EXIT_OK)
         return status;
-    seeds_text(&seeds, &e->o->seeds);
-    cli_note(e->o->quiet, "%s; things are hidden in %s; seed%s %s", e->s.info.path,
-             ls_eval_source_name(e->source), e->o->seeds.n == 1 ? "" : "s", seeds.data);
-    text_free(&seeds);
+    table_facts(&about, &facts, "");
+    cli_note(e->o->quiet, "%s", about.data);
+    text_free(&about);
+    note_one_line(e);
     progress_start(&e->s.progress, "eval", "tokens", e->o->quiet);
     status = each_length(e, ask_policy);
     progress_end(&e->s.progress);
@@ -580,9 +665,11 @@ static void close_all(struct eval *e)
     ls_chat_template_close(e->chat);
     session_close(&e->s);
     text_free(&e->hay);
+    text_free(&e->kv);
     names_free(&e->policies);
     names_free(&e->budgets);
     names_free(&e->tasks);
+    names_free(&e->told);
     free(e->lengths.items);
 }
 

@@ -29,6 +29,16 @@ static double perplexity_of(const ls_eval_row *r)
     return r->perplexity[LS_EVAL_BINS - 1];
 }
 
+void table_facts(struct text *out, const struct eval_facts *f, const char *quote)
+{
+    text_printf(out, "model %s%s%s, compute %s", quote, f->model, quote, f->compute);
+    if (f->source)
+        text_printf(out, "; things are hidden in %s%s%s; seed%s ", quote, f->source, quote,
+                    f->seeds->n == 1 ? "" : "s");
+    for (size_t i = 0; f->source && i < f->seeds->n; i++)
+        text_printf(out, "%s%lld", i ? "," : "", f->seeds->items[i]);
+}
+
 /* ---- text --------------------------------------------------------------------------------------- */
 
 static void header(struct text *out, int kv, int task)
@@ -259,6 +269,16 @@ static void page_line(struct text *out, const ls_eval_row *rows, size_t n, size_
     text_printf(out, " %s |\n", format_bytes(number, n_rows ? bytes / (double)n_rows : 0));
 }
 
+/* A name from a file, as a cell of a table. */
+static void cell_text(struct text *out, const char *s)
+{
+    for (; *s; s++)
+        if (*s == '|')
+            text_puts(out, "\\|");
+        else
+            text_add(out, (unsigned char)*s < ' ' ? " " : s, 1);
+}
+
 static void page(struct text *out, const ls_eval_row *rows, size_t n, size_t first)
 {
     size_t columns = 5;
@@ -267,7 +287,9 @@ static void page(struct text *out, const ls_eval_row *rows, size_t n, size_t fir
                 out->len ? "\n" : "", rows[first].n_tokens, ls_eval_protocol_name(rows[first].protocol));
     for (size_t k = first; k < n; k++)
         if (same_page(&rows[first], &rows[k]) && first_of(rows, k, true)) {
-            text_printf(out, " %s |", rows[k].task);
+            text_puts(out, " ");
+            cell_text(out, rows[k].task);
+            text_puts(out, " |");
             columns++;
         }
     text_puts(out, " mean | decode tokens/s | cache |\n|");

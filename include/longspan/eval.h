@@ -117,14 +117,23 @@ LS_API double ls_eval_score(const ls_eval_case *c, size_t turn, const char *answ
 typedef struct ls_eval_file ls_eval_file;
 
 /**
- * A JSONL file as RULER ("input", "outputs") or LongBench ("context", "input", "answers") have it. A line
- * that is neither is an error that names it.
+ * A JSONL file as RULER ("input", "outputs") or LongBench ("context", "input", "answers") have it. Lines may
+ * be of several data sets.
+ * @return LS_E_FORMAT       a line is neither: the sentence names it
+ *         LS_E_UNSUPPORTED  a data set of LongBench for which there is no metric
  */
 LS_API ls_status ls_eval_file_open(const char *path, ls_eval_file **file, ls_error *err);
 LS_API void ls_eval_file_close(ls_eval_file *file);
 LS_API size_t ls_eval_file_count(const ls_eval_file *file);
-/** Name for results: the data set where the lines say it, else the file's name. */
-LS_API const char *ls_eval_file_name(const ls_eval_file *file);
+/** Digest of its bytes: a file that was changed has another. */
+LS_API uint64_t ls_eval_file_digest(const ls_eval_file *file);
+/** Name for results of the k-th data set in the file: what the lines say, else the file's name. NULL beyond
+ * the last. */
+LS_API const char *ls_eval_file_set(const ls_eval_file *file, size_t k);
+/** The data set of line i < count. */
+LS_API size_t ls_eval_file_set_of(const ls_eval_file *file, size_t i);
+/** RULER's inputs of a single line: all of it is the question, and LS_EVAL_SPARSE has no document to read. */
+LS_API size_t ls_eval_file_one_line(const ls_eval_file *file);
 /**
  * The case of a line. One that is longer than n_tokens (0: as long as it is) loses the middle of its document
  * in a LongBench file, as is usual there; in a RULER file, where the answer could go with it, it is
@@ -160,7 +169,7 @@ typedef struct ls_eval_result {
 
 /**
  * Ask greedily. For LS_EVAL_NLL the last eighth of the text goes through decode steps under LS_EVAL_SPARSE,
- * each with the token that stands there; the first of them has no value.
+ * each with the token that stands there; under both protocols every token but the first of the text counts.
  *
  * @param held  What ls_eval_keep said of this context and case; 0: what the context holds is forgotten.
  */
@@ -181,7 +190,7 @@ LS_API void ls_eval_result_clear(ls_eval_result *result);
 /* ---- results ------------------------------------------------------------------------------------------ */
 
 typedef struct ls_eval_record {
-    const char *kv;     /* as the context tells it */
+    const char *kv;     /* as a context tells it before its first prompt: shares of a prompt as shares */
     const char *budget; /* as it was asked for, "" where the policy was written out */
     const char *task;
     size_t n_tokens; /* length that was asked for */
@@ -207,10 +216,14 @@ typedef struct ls_eval_row {
 
 typedef struct ls_eval_log ls_eval_log;
 
+/** What session files tell models apart by: other weights give another number. */
+LS_API uint64_t ls_eval_model_digest(const ls_model *model);
+
 /**
  * Results in memory and, with a folder, in DIR/results.jsonl: a line for the settings, then one for each
- * case.
- * @param settings  What results depend on; a folder with others is refused.
+ * case. The folder is held until the log is closed: another process that opens it is refused.
+ * @param settings  What results depend on, "NAME VALUE" in lines; a folder with others is refused, and the
+ *                  first that differs is named.
  * @param resume    Go on with what is there; else a folder with results is refused.
  */
 LS_API ls_status ls_eval_log_open(const char *dir, const char *settings, bool resume, ls_eval_log **log,

@@ -215,6 +215,14 @@ ls_status lsi_out_commit(struct lsi_out *o, ls_error *err);
 /** Drop what was written. Safe after commit and on a zeroed struct. */
 void lsi_out_abort(struct lsi_out *o);
 
+/**
+ * Make a directory unless it is there, and hold it: one process at a time. It is let go by close(*fd) and
+ * with the process, however that ends.
+ * @param doing  What another process is told to be doing there: "training".
+ * @return LS_E_IO, also when another process holds it; *fd is -1 then.
+ */
+ls_status lsi_dir_take(const char *path, const char *doing, int *fd, ls_error *err);
+
 bool lsi_path_is_dir(const char *path);
 bool lsi_path_exists(const char *path);
 /** Whether a path ends in, say, ".gguf". */

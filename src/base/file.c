@@ -91,6 +91,26 @@ void lsi_map_close(struct lsi_map *m)
     *m = (struct lsi_map){ 0 };
 }
 
+ls_status lsi_dir_take(const char *path, const char *doing, int *fd, ls_error *err)
+{
+    *fd = -1;
+    if (mkdir(path, 0777) != 0 && errno != EEXIST)
+        return lsi_fail(err, LS_E_IO, "cannot make the directory %s: %s", path, strerror(errno));
+    *fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (*fd < 0)
+        return lsi_fail(err, LS_E_IO, "cannot open the directory %s: %s", path, strerror(errno));
+    if (flock(*fd, LOCK_EX | LOCK_NB) == 0)
+        return LS_OK;
+    const int e = errno;
+    close(*fd);
+    *fd = -1;
+    if (e == EWOULDBLOCK)
+        return lsi_fail(err, LS_E_IO,
+                        "another process is %s in %s: wait until it ends, or name another directory", doing,
+                        path);
+    return lsi_fail(err, LS_E_IO, "cannot lock the directory %s: %s", path, strerror(e));
+}
+
 /* The directory that a path names a file of, and the file's name in it. */
 static const char *parent_of(const char *path, char dir[4096])
 {

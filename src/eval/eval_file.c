@@ -7,18 +7,29 @@
 
 #include <string.h>
 
+#include "base/digest.h"
 #include "eval/eval.h"
 
 #define FILE_BYTES    ((size_t)1 << 32)
 #define LEAST_PREDICT 32 /* tokens of an answer to a RULER question */
 
+struct file_line {
+    struct lsi_piece text;
+    size_t number; /* in the file, from 1 */
+    size_t set;    /* of its data set */
+    bool one_line; /* a question with no text before it */
+};
+
+struct set_name {
+    char s[128];
+};
+
 struct ls_eval_file {
     struct lsi_map map;
-    struct lsi_buf lines;   /* struct lsi_piece: those that are not empty */
-    struct lsi_buf numbers; /* size_t: of each, from 1 */
-    bool any;               /* one expected text is enough (RULER's qa) */
+    struct lsi_buf lines; /* struct file_line: those that are not empty */
+    struct lsi_buf sets;  /* struct set_name: of the data sets, in the order of their first lines */
     char path[4096];
-    char name[128];
+    char name[128]; /* of lines that name no data set */
 };
 
 /* ---- the file -------------------------------------------------------------------------------------- */
@@ -28,16 +39,20 @@ static const char *data_of(const ls_eval_file *f)
     return (const char *)f->map.data;
 }
 
-static const struct lsi_piece *line_of(const ls_eval_file *f, size_t i)
+static struct file_line *line_of(const ls_eval_file *f, size_t i)
 {
-    return (const struct lsi_piece *)(const void *)f->lines.data + i;
+    return (struct file_line *)(void *)f->lines.data + i;
+}
+
+static const char *name_of(const ls_eval_file *f, size_t i)
+{
+    return ls_eval_file_set(f, line_of(f, i)->set);
 }
 
 static ls_status read_line(const ls_eval_file *f, size_t i, struct lsi_eval_line *l, ls_error *err)
 {
-    const struct lsi_piece *p = line_of(f, i);
-    return lsi_eval_line_read(l, p->s, p->len, f->path, ((const size_t *)(const void *)f->numbers.data)[i],
-                              err);
+    const struct file_line *at = line_of(f, i);
+    return lsi_eval_line_read(l, at->text.s, at->text.len, f->path, at->number, err);
 }
 
 static void find_lines(ls_eval_file *f)
@@ -47,14 +62,12 @@ static void find_lines(ls_eval_file *f)
     for (size_t at = lsi_utf8_mark(text, f->map.bytes); at < f->map.bytes; number++) {
         const char *end = memchr(text + at, '\n', f->map.bytes - at);
         const size_t n = end ? (size_t)(end - (text + at)) : f->map.bytes - at;
-        const struct lsi_piece p = { text + at, n };
+        const struct file_line line = { .text = { text + at, n }, .number = number };
         size_t blank = 0;
-        while (blank < n && strchr(" \t\r", p.s[blank]) && p.s[blank])
+        while (blank < n && strchr(" \t\r", text[at + blank]) && text[at + blank])
             blank++;
-        if (blank < n) {
-            lsi_buf_append(&f->lines, &p, sizeof p);
-            lsi_buf_append(&f->numbers, &number, sizeof number);
-        }
+        if (blank < n)
+            lsi_buf_append(&f->lines, &line, sizeof line);
         at += n + 1;
     }
 }
@@ -71,13 +84,54 @@ static void name_parts(const char *path, char folder[64], char file[64])
 }
 
 /* RULER keeps the files of all tasks under the same names, in a folder for each. */
-static void find_name(ls_eval_file *f, const struct lsi_eval_line *first)
+static void find_name(ls_eval_file *f)
 {
     char folder[64], file[64];
     name_parts(f->path, folder, file);
     const bool by_folder = *folder && (strcmp(file, "validation") == 0 || strcmp(file, "test") == 0);
-    snprintf(f->name, sizeof f->name, "%.100s", first->dataset ? first->dataset : by_folder ? folder : file);
-    f->any = first->ruler && strncmp(f->name, "qa", 2) == 0;
+    snprintf(f->name, sizeof f->name, "%s", by_folder ? folder : file);
+}
+
+/* Sets of LongBench in Chinese: their metrics count words that a program for Chinese cuts. */
+static bool is_chinese(const char *name)
+{
+    static const char *const names[] = { "multifieldqa_zh", "dureader", "vcsum", "lsht",
+                                         "passage_retrieval_zh" };
+    for (size_t i = 0; i < LSI_LEN(names); i++)
+        if (strcmp(name, names[i]) == 0)
+            return true;
+    return false;
+}
+
+/* Where the last line of an input begins; *end: where it ends. */
+static size_t question_of(const char *input, size_t *end)
+{
+    size_t at;
+    for (*end = strlen(input); *end > 0 && input[*end - 1] == '\n';)
+        --*end;
+    for (at = *end; at > 0 && input[at - 1] != '\n';)
+        at--;
+    return at;
+}
+
+/* The data set of a line, one more when it is the first with its name. */
+static ls_status find_set(ls_eval_file *f, struct file_line *line, const struct lsi_eval_line *l,
+                          ls_error *err)
+{
+    struct set_name name;
+    const char *known;
+    snprintf(name.s, sizeof name.s, "%.100s", l->dataset && *l->dataset ? l->dataset : f->name);
+    if (is_chinese(name.s))
+        return lsi_fail(err, LS_E_UNSUPPORTED,
+                        "%s, line %zu: %s is one of LongBench's Chinese data sets, for which there are no "
+                        "metrics here: leave it out",
+                        f->path, line->number, name.s);
+    for (line->set = 0; (known = ls_eval_file_set(f, line->set)) != NULL; line->set++)
+        if (strcmp(known, name.s) == 0)
+            return LS_OK;
+    if (!lsi_buf_append(&f->sets, &name, sizeof name))
+        return lsi_fail(err, LS_E_NOMEM, "no memory for the data sets of %s", f->path);
+    return LS_OK;
 }
 
 static ls_status check_lines(ls_eval_file *f, ls_error *err)
@@ -85,11 +139,14 @@ static ls_status check_lines(ls_eval_file *f, ls_error *err)
     const size_t n = ls_eval_file_count(f);
     if (n == 0)
         return lsi_fail(err, LS_E_FORMAT, "%s has no questions", f->path);
+    find_name(f);
     for (size_t i = 0; i < n; i++) {
         struct lsi_eval_line l;
-        const ls_status st = read_line(f, i, &l, err);
-        if (st == LS_OK && i == 0)
-            find_name(f, &l);
+        ls_status st = read_line(f, i, &l, err);
+        if (st == LS_OK)
+            st = find_set(f, line_of(f, i), &l, err);
+        if (st == LS_OK)
+            line_of(f, i)->one_line = l.ruler && question_of(l.input, &(size_t){ 0 }) == 0;
         lsi_eval_line_free(&l);
         LSI_TRY(st);
     }
@@ -104,10 +161,10 @@ ls_status ls_eval_file_open(const char *path, ls_eval_file **out, ls_error *err)
         return lsi_fail(err, LS_E_NOMEM, "no memory for %s", path);
     snprintf(f->path, sizeof f->path, "%s", path);
     lsi_buf_init(&f->lines, NULL, SIZE_MAX / 4);
-    lsi_buf_init(&f->numbers, NULL, SIZE_MAX / 4);
+    lsi_buf_init(&f->sets, NULL, SIZE_MAX / 4);
     LSI_TRY_OR(fail, lsi_map_read(&f->map, path, FILE_BYTES, NULL, err));
     find_lines(f);
-    if (f->lines.failed || f->numbers.failed) {
+    if (f->lines.failed) {
         st = lsi_fail(err, LS_E_NOMEM, "no memory for the lines of %s", path);
         goto fail;
     }
@@ -125,18 +182,41 @@ void ls_eval_file_close(ls_eval_file *f)
         return;
     lsi_map_close(&f->map);
     lsi_buf_fini(&f->lines);
-    lsi_buf_fini(&f->numbers);
+    lsi_buf_fini(&f->sets);
     lsi_free(NULL, f, sizeof *f);
 }
 
 size_t ls_eval_file_count(const ls_eval_file *f)
 {
-    return f->lines.len / sizeof(struct lsi_piece);
+    return f->lines.len / sizeof(struct file_line);
 }
 
-const char *ls_eval_file_name(const ls_eval_file *f)
+uint64_t ls_eval_file_digest(const ls_eval_file *f)
 {
-    return f->name;
+    struct lsi_digest d;
+    lsi_digest_init(&d);
+    lsi_digest_add(&d, f->map.data, f->map.bytes);
+    return lsi_digest_get(&d);
+}
+
+const char *ls_eval_file_set(const ls_eval_file *f, size_t k)
+{
+    if (k >= f->sets.len / sizeof(struct set_name))
+        return NULL;
+    return ((const struct set_name *)(const void *)f->sets.data)[k].s;
+}
+
+size_t ls_eval_file_set_of(const ls_eval_file *f, size_t i)
+{
+    return line_of(f, i)->set;
+}
+
+size_t ls_eval_file_one_line(const ls_eval_file *f)
+{
+    size_t n = 0;
+    for (size_t i = 0; i < ls_eval_file_count(f); i++)
+        n += line_of(f, i)->one_line;
+    return n;
 }
 
 /* ---- LongBench ---------------------------------------------------------------------------------------- */
@@ -260,15 +340,13 @@ static size_t ruler_predict(const char *name)
     return 0;
 }
 
-static void write_ruler(struct lsi_draft *d, const ls_eval_file *f, const struct lsi_eval_line *l)
+/* Of RULER's questions about documents one expected text is enough. */
+static void write_ruler(struct lsi_draft *d, const char *name, const struct lsi_eval_line *l)
 {
-    size_t end = strlen(l->input), at;
-    while (end > 0 && l->input[end - 1] == '\n')
-        end--;
-    for (at = end; at > 0 && l->input[at - 1] != '\n';)
-        at--;
-    d->metric = f->any ? LS_EVAL_CONTAINS_1 : LS_EVAL_CONTAINS;
-    d->n_predict = ruler_predict(f->name);
+    size_t end;
+    const size_t at = question_of(l->input, &end);
+    d->metric = strncmp(name, "qa", 2) == 0 ? LS_EVAL_CONTAINS_1 : LS_EVAL_CONTAINS;
+    d->n_predict = ruler_predict(name);
     lsi_draft_turn(d);
     lsi_draft_add(d, l->input, at);
     lsi_draft_question(d);
@@ -287,7 +365,7 @@ static ls_status write_case(const ls_eval_file *f, size_t i, const struct lsi_ev
     struct lsi_draft d;
     lsi_draft_init(&d, source, 0);
     if (l->ruler)
-        write_ruler(&d, f, l);
+        write_ruler(&d, name_of(f, i), l);
     else
         write_longbench(&d, l, keep);
     for (size_t k = 0; k < lsi_eval_texts(&l->answers); k++)
@@ -295,7 +373,7 @@ static ls_status write_case(const ls_eval_file *f, size_t i, const struct lsi_ev
     for (size_t k = 0; k < lsi_eval_texts(&l->classes); k++)
         lsi_draft_class(&d, lsi_eval_text(&l->classes, k), strlen(lsi_eval_text(&l->classes, k)));
     d.n_least_predict = LEAST_PREDICT;
-    const ls_status st = lsi_case_finish(source, &d, f->name, 0, i, c, err);
+    const ls_status st = lsi_case_finish(source, &d, name_of(f, i), 0, i, c, err);
     lsi_draft_fini(&d);
     return st;
 }
@@ -315,8 +393,8 @@ static ls_status fit_case(const ls_eval_file *f, size_t i, const struct lsi_eval
         const size_t n_ctx = c->n_ctx;
         ls_eval_case_free(c);
         if (keep == 0)
-            return lsi_fail(err, LS_E_LIMIT, "a question of %s takes %zu tokens and %zu are allowed", f->name,
-                            n_ctx, n_tokens);
+            return lsi_fail(err, LS_E_LIMIT, "a question of %s takes %zu tokens and %zu are allowed",
+                            name_of(f, i), n_ctx, n_tokens);
         keep = lsi_min_size(keep - 1, (size_t)((double)keep * 0.99 * (double)n_tokens / (double)n_ctx));
     }
 }

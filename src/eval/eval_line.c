@@ -98,6 +98,11 @@ static ls_status read_member(struct lsi_json *j, const struct lsi_json_str *key,
     return lsi_json_skip(j);
 }
 
+static bool is_blank(const char *s)
+{
+    return s[strspn(s, " \t\r\n")] == '\0';
+}
+
 ls_status lsi_eval_line_read(struct lsi_eval_line *l, const char *line, size_t n, const char *name,
                              size_t number, ls_error *err)
 {
@@ -119,5 +124,8 @@ ls_status lsi_eval_line_read(struct lsi_eval_line *l, const char *line, size_t n
             "%s is no question: it takes \"input\" and \"outputs\" as RULER's have, or \"context\", "
             "\"input\" and \"answers\" as LongBench's",
             where);
+    if (is_blank(l->input) && (l->ruler || is_blank(l->context)))
+        return lsi_fail(err, LS_E_FORMAT, "%s has an empty input: there is nothing to ask; remove the line",
+                        where);
     return LS_OK;
 }

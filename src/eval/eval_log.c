@@ -12,7 +12,6 @@
 #include <inttypes.h>
 #include <math.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/json.h"
@@ -90,7 +89,10 @@ static void put_record(struct lsi_buf *b, const ls_eval_record *r)
     size_t scored = 0;
     lsi_buf_append(b, "{", 1);
     put_string(b, "kv", r->kv);
-    put_string(b, "budget", r->budget);
+    if (*r->budget)
+        put_string(b, "budget", r->budget);
+    else
+        lsi_buf_printf(b, "\"budget\":null,");
     put_string(b, "task", r->task);
     lsi_buf_printf(b, "\"length\":%zu,\"seed\":%" PRIu64 ",\"index\":%" PRIu64 ",", r->n_tokens, r->seed,
                    r->index);
@@ -138,6 +140,17 @@ static ls_status read_text(struct lsi_json *j, const char **out)
     return LS_OK;
 }
 
+/* null where the policy was not given one. */
+static ls_status read_budget(struct lsi_json *j, const char **out)
+{
+    if (lsi_json_peek(j) != LSI_JSON_NULL)
+        return read_text(j, out);
+    LSI_TRY(lsi_json_null(j));
+    free_text(*out);
+    *out = copy_text(NULL);
+    return *out ? LS_OK : lsi_json_error(j, "a text cannot be kept");
+}
+
 static ls_status read_bins(struct lsi_json *j, ls_eval_result *v)
 {
     struct lsi_json_str key;
@@ -168,7 +181,7 @@ static ls_status read_member(struct lsi_json *j, const struct lsi_json_str *key,
     if (lsi_json_str_is(key, "kv"))
         return read_text(j, &r->kv);
     if (lsi_json_str_is(key, "budget"))
-        return read_text(j, &r->budget);
+        return read_budget(j, &r->budget);
     if (lsi_json_str_is(key, "task"))
         return read_text(j, &r->task);
     if (lsi_json_str_is(key, "answer")) {
@@ -221,41 +234,70 @@ static ls_status read_record(ls_eval_log *log, const char *line, size_t n, ls_er
     ls_eval_record r = { .result.struct_size = sizeof r.result };
     ls_status st;
     lsi_json_init(&j, line, n, log->path, err);
-    LSI_TRY_OR(fail, lsi_json_object(&j));
+    LSI_TRY_OR(end, lsi_json_object(&j));
     while (lsi_json_next_key(&j, &key))
-        LSI_TRY_OR(fail, read_member(&j, &key, &r));
-    LSI_TRY_OR(fail, lsi_json_end(&j));
+        LSI_TRY_OR(end, read_member(&j, &key, &r));
+    LSI_TRY_OR(end, lsi_json_end(&j));
     if (!r.kv || !r.budget || !r.task || !r.result.answer) {
         st = lsi_fail(err, LS_E_FORMAT, "%s has a line that is no result: remove it", log->path);
-        goto fail;
+        goto end;
     }
-    return keep_record(log, &r, err);
-fail:
+    if (!ls_eval_log_has(log, &r)) /* of a case that is there twice the first result counts */
+        return keep_record(log, &r, err);
+end:
     free_record(&r);
     return st;
+}
+
+/* "NAME VALUE" in quotes, cut, of the line that begins there; no line: "nothing". */
+static void quote_setting(char out[256], const char *line)
+{
+    const size_t n = strcspn(line, "\n");
+    if (n > 0)
+        snprintf(out, 256, "'%.*s'", (int)lsi_min_size(n, 240), line);
+    else
+        snprintf(out, 256, "nothing");
+}
+
+/* Settings are lines: the first that differs is told. */
+static ls_status other_settings(const ls_eval_log *log, const char *there, const char *asked, ls_error *err)
+{
+    char a[256], b[256];
+    while (*there && *asked) {
+        const size_t n = strcspn(there, "\n"), m = strcspn(asked, "\n");
+        if (n != m || memcmp(there, asked, n) != 0)
+            break;
+        there += n + (there[n] == '\n');
+        asked += n + (asked[n] == '\n');
+    }
+    quote_setting(a, there);
+    quote_setting(b, asked);
+    return lsi_fail(err, LS_E_INVAL, "%s was made with other settings: %s, not %s; name another folder",
+                    log->path, a, b);
 }
 
 static ls_status check_settings(const ls_eval_log *log, const char *line, size_t n, const char *settings,
                                 ls_error *err)
 {
     struct lsi_json j;
-    struct lsi_json_str key, s = { 0 };
-    bool same = false;
+    struct lsi_json_str key;
+    const char *there = NULL;
+    ls_status st;
     lsi_json_init(&j, line, n, log->path, err);
     LSI_TRY(lsi_json_object(&j));
     while (lsi_json_next_key(&j, &key)) {
         if (lsi_json_str_is(&key, "settings")) {
-            LSI_TRY(lsi_json_string(&j, &s));
-            same = lsi_json_str_is(&s, settings);
+            LSI_TRY_OR(end, read_text(&j, &there));
         } else {
-            LSI_TRY(lsi_json_skip(&j));
+            LSI_TRY_OR(end, lsi_json_skip(&j));
         }
     }
-    LSI_TRY(lsi_json_end(&j));
-    if (!same)
-        return lsi_fail(err, LS_E_INVAL, "%s was made with other settings (%.*s): name another folder",
-                        log->path, (int)lsi_min_size(s.len, 200), s.raw ? s.raw : "");
-    return LS_OK;
+    LSI_TRY_OR(end, lsi_json_end(&j));
+    if (!there || strcmp(there, settings) != 0)
+        st = other_settings(log, there ? there : "", settings, err);
+end:
+    free_text(there);
+    return st;
 }
 
 /* ---- the file ------------------------------------------------------------------------------------------ */
@@ -314,8 +356,7 @@ static ls_status open_file(ls_eval_log *log, const char *dir, const char *settin
     size_t end = 0;
     if (!lsi_path_join(log->path, sizeof log->path, dir, "results.jsonl"))
         return lsi_fail(err, LS_E_INVAL, "%.200s…: the path of the folder is too long", dir);
-    if (mkdir(dir, 0777) != 0 && errno != EEXIST)
-        return lsi_fail(err, LS_E_IO, "cannot make the folder %s: %s", dir, strerror(errno));
+    LSI_TRY(lsi_dir_take(dir, "evaluating", &log->lock, err));
     if (lsi_path_exists(log->path)) {
         if (!resume)
             return lsi_fail(err, LS_E_INVAL,
@@ -335,7 +376,7 @@ ls_status ls_eval_log_open(const char *dir, const char *settings, bool resume, l
     ls_eval_log *log = lsi_calloc(NULL, 1, sizeof *log);
     if (!log)
         return lsi_fail(err, LS_E_NOMEM, "no memory for results");
-    log->fd = -1;
+    log->fd = log->lock = -1;
     lsi_buf_init(&log->records, NULL, SIZE_MAX / 4);
     lsi_buf_init(&log->rows, NULL, SIZE_MAX / 4);
     const ls_status st = dir ? open_file(log, dir, settings, resume, err) : LS_OK;
@@ -359,6 +400,8 @@ void ls_eval_log_close(ls_eval_log *log)
     lsi_used_fini(&log->keys);
     if (log->fd >= 0)
         close(log->fd);
+    if (log->lock >= 0)
+        close(log->lock);
     lsi_free(NULL, log, sizeof *log);
 }
 

@@ -9,6 +9,7 @@ struct ls_eval_log {
     struct lsi_buf rows;    /* ls_eval_row: of the last call of ls_eval_log_rows */
     struct lsi_used keys;   /* of the records */
     int fd;                 /* -1: no file */
+    int lock;               /* file descriptor of the folder; -1: none */
     char path[4096];
 };
 

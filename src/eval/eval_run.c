@@ -1,8 +1,9 @@
 /* A case put to a context: prompt, question, greedy answer. */
 #include "eval/eval.h"
 
-#include <math.h>
 #include <string.h>
+
+#include "decode/context_impl.h"
 
 struct run {
     ls_context *ctx;
@@ -122,37 +123,37 @@ static void count_nll(ls_eval_result *r, size_t position, size_t n, double nll)
     r->scored[bin]++;
 }
 
-/* -log softmax(logits)[id] */
-static double nll_of(const struct run *run, int32_t id)
+/* Steps of decoding: the token that stands there, and how well the one behind it was predicted. */
+static ls_status predict_steps(struct run *run, const struct lsi_turn_ids *t, size_t i, ls_error *err)
 {
-    const size_t V = ls_context_n_vocab(run->ctx);
-    float most = run->logits[0];
-    double sum = 0;
-    for (size_t i = 1; i < V; i++)
-        most = run->logits[i] > most ? run->logits[i] : most;
-    for (size_t i = 0; i < V; i++)
-        sum += exp((double)(run->logits[i] - most));
-    return log(sum) + (double)most - (double)run->logits[id];
+    for (; i + 1 < t->n; i++) {
+        const double started = lsi_now();
+        float nll;
+        LSI_TRY(ls_context_append_next_nll(run->ctx, t->ids + i, 1, &nll, err));
+        run->r->decode_tokens++;
+        run->r->decode_seconds += lsi_now() - started;
+        count_nll(run->r, i + 1, t->n, (double)nll);
+    }
+    return i < t->n ? step(run, t->ids[i], false, err) : LS_OK;
 }
 
+/* Under both protocols every token but the first counts: the last of the prompt predicts the first step's. */
 static ls_status predict(struct run *run, const struct lsi_turn_ids *t, ls_error *err)
 {
     const size_t decoded = run->protocol == LS_EVAL_SPARSE ? t->n / LS_EVAL_BINS : 0, n = t->n - decoded;
+    const size_t n_nll = decoded ? n : n - 1;
     const double started = lsi_now();
     float *nll = lsi_calloc(NULL, n, sizeof *nll);
     ls_status st;
     if (!nll)
         return lsi_fail(err, LS_E_NOMEM, "no memory for %zu predictions", n);
-    LSI_TRY_OR(end, ls_context_append_nll(run->ctx, t->ids, n, nll, err));
+    LSI_TRY_OR(end, decoded ? ls_context_append_next_nll(run->ctx, t->ids, n, nll, err)
+                            : ls_context_append_nll(run->ctx, t->ids, n, nll, err));
     run->r->prompt_tokens += n;
     run->r->prompt_seconds += lsi_now() - started;
-    for (size_t i = 1; i < n; i++)
-        count_nll(run->r, i, t->n, (double)nll[i - 1]);
-    for (size_t i = n; i < t->n; i++) {
-        LSI_TRY_OR(end, step(run, t->ids[i], i + 1 < t->n, err));
-        if (i + 1 < t->n)
-            count_nll(run->r, i + 1, t->n, nll_of(run, t->ids[i + 1]));
-    }
+    for (size_t i = 0; i < n_nll; i++)
+        count_nll(run->r, i + 1, t->n, (double)nll[i]);
+    st = predict_steps(run, t, n, err);
 end:
     lsi_free(NULL, nll, n * sizeof *nll);
     return st;
@@ -215,6 +216,11 @@ ls_status ls_eval_ask(ls_context *ctx, const ls_eval_source *source, const ls_ev
     else
         ls_eval_result_clear(&r);
     return st;
+}
+
+uint64_t ls_eval_model_digest(const ls_model *model)
+{
+    return lsi_session_fingerprint(model);
 }
 
 /* Policies that keep every token as it was: the end of a prompt sees of its beginning what it would have seen

@@ -2,14 +2,10 @@
  * A run: steps over data in a run directory (docs/formats/run-directory.md), from the beginning or from its
  * last checkpoint on. Whatever ends it, the directory holds a whole checkpoint and whole lines of metrics.
  */
-#include <errno.h>
-#include <fcntl.h>
 #include <inttypes.h>
 #include <math.h>
 #include <stdarg.h>
 #include <string.h>
-#include <sys/file.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include <longspan/convert.h>
@@ -60,18 +56,11 @@ static bool cancelled(const struct run *r)
 
 /* ---- the directory ------------------------------------------------------------------------- */
 
-/* One process at a time: the lock goes with the process, however that ends. */
 static ls_status take_directory(struct run *r, ls_error *err)
 {
     char path[LSI_MODEL_PATH];
     const char *out = r->o.out;
-    if (mkdir(out, 0777) != 0 && errno != EEXIST)
-        return lsi_fail(err, LS_E_IO, "cannot make the run directory %s: %s", out, strerror(errno));
-    r->lock = open(out, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (r->lock < 0)
-        return lsi_fail(err, LS_E_IO, "cannot open the run directory %s: %s", out, strerror(errno));
-    if (flock(r->lock, LOCK_EX | LOCK_NB) != 0)
-        return lsi_fail(err, LS_E_IO, "another process is training in %s", out);
+    LSI_TRY(lsi_dir_take(out, "training", &r->lock, err));
     if (!lsi_path_join(path, sizeof path, out, "run.json"))
         return lsi_fail(err, LS_E_INVAL, "the path of the run directory is too long: %.200s", out);
     if (lsi_path_exists(path) && !r->o.resume)

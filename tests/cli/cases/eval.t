@@ -36,6 +36,26 @@ $ printf '{"input":"Who?","context":"A text.","answers":["He"],"dataset":"hotpot
 task,length,protocol,cases
 "hotpotqa",4096,sparse,1
 "hotpotqa",4096,dense,1
+# Data sets of one file have rows of their own, each with its metric, and --cases lines each.
+$ printf '{"input":"Q:","context":"c","answers":["B"],"dataset":"trec","all_classes":["A","B"]}\n{"input":"Who is he?","context":"c","answers":["He"],"dataset":"qasper"}\n' > m.jsonl; cat l.jsonl m.jsonl l.jsonl l.jsonl > mixed.jsonl; longspan eval -m "$RECALL" --data mixed.jsonl --protocol dense --cases 2 -q --csv | cut -d, -f3-6
+task,length,protocol,cases
+"hotpotqa",4096,dense,2
+"trec",4096,dense,1
+"qasper",4096,dense,1
+$ longspan eval -m "$RECALL" --data l.jsonl --data mixed.jsonl -q
+2> longspan: --data l.jsonl and mixed.jsonl are both called 'hotpotqa'; rename one, or take them in two runs
+[2]
+$ sed 's/qasper/dureader/' mixed.jsonl > zh.jsonl; longspan eval -m "$RECALL" --data zh.jsonl -q
+2> longspan: zh.jsonl, line 3: dureader is one of LongBench's Chinese data sets, for which there are no metrics here: leave it out
+[1]
+# Inputs without a line before the question, and empty ones.
+$ printf '{"input":"Who?","outputs":["123"]}\n{"input":"Who?\\n","outputs":["123"]}\n' > flat.jsonl; cat ruler.jsonl >> flat.jsonl; longspan eval -m "$RECALL" --data flat.jsonl --cases 1 --kv full,h2o 2>&1 | grep -F flat.jsonl
+longspan: flat.jsonl: 2 of 3 inputs have no line before the question, so that nothing of them is compressed under sparse
+$ longspan eval -m "$RECALL" --data flat.jsonl --cases 1 --protocol dense 2>&1 | grep -F flat.jsonl
+[1]
+$ echo '{"input":"","outputs":["123"]}' >> flat.jsonl; longspan eval -m "$RECALL" --data flat.jsonl -q
+2> longspan: flat.jsonl, line 4 has an empty input: there is nothing to ask; remove the line
+[1]
 $ longspan eval -m "$RECALL" --data none.jsonl -q
 2> longspan: cannot open none.jsonl: No such file or directory
 [1]
@@ -56,6 +76,22 @@ $ mkdir -p one two; cp ruler.jsonl one/; cp ruler.jsonl two/; longspan eval -m "
 $ cp ruler.jsonl lines.jsonl; longspan eval -m "$RECALL" --task lines --data lines.jsonl -q
 2> longspan: --data lines.jsonl is called 'lines' as a task is; rename the file
 [2]
+# What every policy leaves out is told once; of files alone nothing is hidden in a text.
+$ longspan eval -m "$RECALL" --haystack made-up --task lines,variable-tracking --data l.jsonl --data ruler.jsonl --length 300 --cases 1 --kv full,topk,full:q8 2>&1 >/dev/null | grep -c 'left out'
+1
+$ longspan eval -m "$RECALL" --data l.jsonl --data ruler.jsonl --protocol dense --kv full,full:q8 --length 70 2>&1 >/dev/null
+longspan: model */models/recall, compute auto (glob)
+longspan: 1 questions of hotpotqa are longer than 70 tokens; left out
+$ longspan eval -m "$RECALL" --data l.jsonl --protocol dense -q --json | field haystack
+null
+# A line above the table says what it is about; a name cannot end a cell.
+$ sed 's/hotpotqa/a|b/' l.jsonl > pipe.jsonl; longspan eval -m "$RECALL" --haystack made-up --task ppl --data pipe.jsonl --length 300 --cases 1 --seeds 1,2 --protocol dense --out out -q > /dev/null; head -n 5 out/table.md; head -n 1 out/table.txt
+model `*/models/recall`, compute auto; things are hidden in `made-up:*`; seeds 1,2 (glob)
+
+300 tokens, question dense: accuracy in per cent
+
+| kv | budget | ppl | a\|b | mean | decode tokens/s | cache |
+model */models/recall, compute auto; things are hidden in made-up:*; seeds 1,2 (glob)
 # Mistakes of the command line.
 $ longspan eval -m "$RECALL" --task needles
 2> longspan: --task has 'needles'; it must be one of all, needle, needle-single, needle-multikey, needle-multivalue, needle-multiquery, passkey, variable-tracking, common-words, frequent-words, lines, stream, copy, induction, ppl (did you mean 'needle'?)
@@ -77,6 +113,15 @@ $ longspan eval -m "$RECALL" --kv h2o --budget 0% -q
 [2]
 $ longspan eval -m "$RECALL" --kv h2o --budget 10% --length 64 -q
 2> longspan: a budget of 10% comes to 6 tokens of 64; it takes at least 8
+[2]
+$ longspan eval -m "$RECALL" --kv full,snapkv --budget 5%,20% --length 512,1k -q
+2> longspan: --kv snapkv:budget=25 (--budget 5%, --length 512): budget is 25 and window 32: the budget holds the window and more; a greater budget or length may help
+[2]
+$ longspan eval -m "$RECALL" --kv h2o+kivi --budget 8 --length 512 -q
+2> longspan: --kv h2o:heavy=4,recent=4+kivi (--budget 8, --length 512): recent=4 is less than residual=128, the tokens that stay exact: take recent=128 or more, or a smaller residual; a greater budget or length may help
+[2]
+$ longspan eval -m "$RECALL" --kv full,snapkv:budget=20 -q
+2> longspan: --kv snapkv:budget=20: budget is 20 and window 32: the budget holds the window and more
 [2]
 $ longspan eval -m "$RECALL" --resume
 2> longspan: --resume goes on with what a folder holds: name it with --out DIR

@@ -165,7 +165,8 @@ static void test_ruler(void)
     REQUIRE_OK(ls_eval_source_create(tok, NULL, NULL, &s, &err), err);
     REQUIRE_OK(ls_eval_file_open(path_of("vt.jsonl"), &f, &err), err);
     CHECK_INT(ls_eval_file_count(f), 2);
-    CHECK_STR(ls_eval_file_name(f), "vt");
+    CHECK_INT(ls_eval_file_one_line(f), 0);
+    CHECK_STR(ls_eval_file_set(f, 0), "vt");
     REQUIRE_OK(ls_eval_file_case(f, 0, s, 0, &c, &err), err);
     CHECK_STR(c->turns[0].text, "Some text\nwith lines.\n");
     CHECK_STR(c->turns[0].question, "What is it? It is");
@@ -206,7 +207,11 @@ static void test_longbench(void)
     REQUIRE_OK(ls_tokenizer_open(LS_SOURCE_DIR "/models/recall", NULL, &tok, &err), err);
     REQUIRE_OK(ls_eval_source_create(tok, NULL, NULL, &s, &err), err);
     REQUIRE_OK(ls_eval_file_open(path_of("some.jsonl"), &f, &err), err);
-    CHECK_STR(ls_eval_file_name(f), "hotpotqa");
+    CHECK_STR(ls_eval_file_set(f, 0), "hotpotqa");
+    CHECK_STR(ls_eval_file_set(f, 1), "trec_e");
+    CHECK(ls_eval_file_set(f, 2) == NULL);
+    CHECK_INT(ls_eval_file_set_of(f, 0), 0);
+    CHECK_INT(ls_eval_file_set_of(f, 1), 1);
     REQUIRE_OK(ls_eval_file_case(f, 0, s, 0, &c, &err), err);
     CHECK_INT(c->metric, LS_EVAL_F1);
     CHECK(strstr(c->turns[0].text, "word400") != NULL);
@@ -219,6 +224,7 @@ static void test_longbench(void)
     CHECK_STR(c->turns[0].question, "Question: Who?");
     ls_eval_case_free(c);
     REQUIRE_OK(ls_eval_file_case(f, 1, s, 0, &c, &err), err);
+    CHECK_STR(c->task, "trec_e");
     CHECK_INT(c->metric, LS_EVAL_CLASS);
     CHECK_INT(c->n_classes, 2);
     CHECK(c->first_line);
@@ -239,6 +245,9 @@ static void test_bad_files(void)
                 { "{\"input\":\"a\"}\n", "is no question" },
                 { "{\"input\":\"a\",\"answers\":[\"b\"]}\n", "is no question" },
                 { "{\"input\":\"a\",\"outputs\":[]}\n", "is no question" },
+                { "{\"input\":\"a\",\"outputs\":[\"b\"]}\n{\"input\":\"\\n\",\"outputs\":[\"b\"]}\n",
+                  "line 2 has an empty input" },
+                { "{\"input\":\"\",\"context\":\" \",\"answers\":[\"b\"]}\n", "line 1 has an empty input" },
                 { "{\"input\":1,\"outputs\":[\"b\"]}\n", "line 1" },
                 { "{\"input\":\"a\",\"outputs\":[1]}\n", "line 1" },
                 { "{\"input\":\"a\\u0000b\",\"outputs\":[\"b\"]}\n", "line 1" },
@@ -343,6 +352,31 @@ static void test_log(void)
     CHECK(ls_eval_log_has(log, &r));
     check_rows(log);
     ls_eval_log_close(log);
+    remove_dir();
+}
+
+/* The first setting that differs is named, and a folder is one process's. */
+static void test_held_log(void)
+{
+    static const struct {
+        const char *asked, *says;
+    } of[] = { { "model b\nblock 1", "other settings: 'model a', not 'model b'" },
+               { "model a\nblock 2", "other settings: 'block 1', not 'block 2'" },
+               { "model a", "other settings: 'block 1', not nothing" },
+               { "model a\nblock 1\ndata c", "other settings: nothing, not 'data c'" },
+               { "", "other settings: 'model a', not nothing" } };
+    ls_eval_log *log = NULL, *other = NULL;
+    make_dir();
+    REQUIRE_OK(ls_eval_log_open(dir, "model a\nblock 1", false, &log, &err), err);
+    CHECK_INT(ls_eval_log_open(dir, "model a\nblock 1", true, &other, &err), LS_E_IO);
+    CHECK(strstr(err.text, "another process is evaluating in") != NULL);
+    ls_eval_log_close(log);
+    for (size_t i = 0; i < sizeof of / sizeof of[0]; i++) {
+        CHECK_INT(ls_eval_log_open(dir, of[i].asked, true, &log, &err), LS_E_INVAL);
+        if (!strstr(err.text, of[i].says))
+            fprintf(stderr, "  %zu: %s\n", i, err.text);
+        CHECK(strstr(err.text, of[i].says) != NULL);
+    }
     remove_dir();
 }
 
@@ -455,9 +489,10 @@ static void test_pictures(void)
 int main(int argc, char **argv)
 {
     static const struct test tests[] = {
-        TEST(test_contains),      TEST(test_f1),         TEST(test_rouge),     TEST(test_class),
-        TEST(test_other_metrics), TEST(test_ruler),      TEST(test_longbench), TEST(test_bad_files),
-        TEST(test_log),           TEST(test_memory_log), TEST(test_labels),    TEST(test_pictures)
+        TEST(test_contains),      TEST(test_f1),       TEST(test_rouge),      TEST(test_class),
+        TEST(test_other_metrics), TEST(test_ruler),    TEST(test_longbench),  TEST(test_bad_files),
+        TEST(test_log),           TEST(test_held_log), TEST(test_memory_log), TEST(test_labels),
+        TEST(test_pictures)
     };
     return test_main(tests, sizeof tests / sizeof tests[0], argc, argv);
 }
