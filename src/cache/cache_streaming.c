@@ -467,7 +467,7 @@ static ls_status state(struct lsi_cache *cache, struct lsi_cache_io *io, ls_erro
 const struct lsi_cache_policy lsi_cache_streaming = {
     .name = "streaming",
     .summary = "the first and the most recent tokens, for texts without end (StreamingLLM)",
-    .example = "streaming:sink=4,recent=1020  generate for as long as you like in the memory of 1,024 tokens",
+    .example = "streaming:sink=4,recent=1020  generate for as long as you like from 1,024 tokens",
     .keys = keys,
     .n_keys = LSI_LEN(keys),
     .endless = true,
