@@ -34,6 +34,23 @@ $ head -c 1000 s > cut; longspan generate -m "$MODEL" --session cut -p "What?" -
 $ mkfifo pipe; timeout 20 longspan generate -m "$MODEL" --session pipe -p "What?" -n 1 -q
 2> longspan: pipe is no session
 [1]
+# A text of generate is no conversation, nor the reverse; each is refused and stays as it was. So is a document that the other has read.
+$ cp t before; echo "What?" | longspan chat -m "$MODEL" --session t -n 2; echo $?; cmp t before && echo same
+1
+same
+2> longspan: *: * weights, * (glob)
+2> longspan: t holds a text of generate and no conversation; go on with generate, or name another file with --session
+$ cp d before; longspan generate -m "$MODEL" --session d -p "What?" -n 2 -q; echo $?; cmp d before && echo same
+1
+same
+2> longspan: d holds a conversation; go on with chat, or name another file with --session
+$ longspan generate -m "$MODEL" --session c -p "What?" -n 2 -q
+2> longspan: c holds its document as another command or another --chat-template reads it; ask with that one, or name another file with --session
+[1]
+$ cp s before; echo "What?" | longspan chat -m "$MODEL" --kv full:fp32 --session s -n 2 -q; echo $?; cmp s before && echo same
+1
+same
+2> longspan: s holds its document as another command or another --chat-template reads it; ask with that one, or name another file with --session
 # A limit of the size of files is an error of writing: what was there stays, and nothing is left over.
 $ cp t before; (ulimit -f 8; longspan generate -m "$MODEL" --session t -n 1 --temp 0 -q > out); cmp t before && ls t.*
 2> longspan: cannot write t: File too large
