@@ -150,6 +150,30 @@ static void test_store(void)
     ls_model_close(m);
 }
 
+/* The first token is a prompt like any other, also for who reads its session. */
+static void test_a_prompt_of_one_token(void)
+{
+    ls_model *m = open_model(0);
+    const char *path = tiny_path(dir, "session");
+    for (size_t s = 0; s < LSI_LEN(specs); s++)
+        for (size_t n = 1; n <= 150; n += 149) {
+            ls_context *a = make(m, specs[s]), *b = make(m, specs[s]);
+            ls_session session = { 0 };
+            for (size_t i = 0; i < n; i++)
+                REQUIRE_OK(ls_context_append(a, ids + i, 1, NULL, &err), err);
+            REQUIRE_OK(ls_context_save(a, path, ids, NULL, 0, &err), err);
+            REQUIRE_OK(ls_context_load(b, path, &session, &err), err);
+            CHECK_STR(ls_context_kv(b), ls_context_kv(a));
+            ls_session_free(&session);
+            go_on(a, 3, want);
+            go_on(b, 3, got);
+            CHECK_MEM(got, sizeof got, want, sizeof want);
+            ls_context_free(a);
+            ls_context_free(b);
+        }
+    ls_model_close(m);
+}
+
 static void refused(ls_context *ctx, const char *path, ls_status status, const char *word)
 {
     ls_session session = { 0 };
@@ -220,10 +244,8 @@ static void test_damage(void)
 int main(int argc, char **argv)
 {
     static const struct test tests[] = {
-        TEST(test_fork),
-        TEST(test_store),
-        TEST(test_other_settings),
-        TEST(test_damage),
+        TEST(test_fork),           TEST(test_store),  TEST(test_a_prompt_of_one_token),
+        TEST(test_other_settings), TEST(test_damage),
     };
     for (size_t i = 0; i < N; i++)
         ids[i] = (int32_t)(i * 7 % V);
