@@ -44,3 +44,27 @@ $ for kv in h2o: quest:skip=0,; do for n in 1 2; do longspan perplexity -m "$MOD
 True True
 $ longspan perplexity -m "$MODEL" -f t -q --pieces 4 --per-token p | tail -n 4 | sed 's/nll  / nll /;s/+-.*//' > a; python3 -c "import json, math; v = [json.loads(x)['nll'] for x in open('p')]; rows = [x.replace('mean  nll', '').split() for x in open('a')]; print(len(rows), all(abs(sum(x for x in v[int(r[0]):int(r[2]) + 1] if x is not None) / len([x for x in v[int(r[0]):int(r[2]) + 1] if x is not None]) - float(r[3])) < 1e-5 for r in rows), int(rows[3][2]))"
 4 True 950
+# A last window that is no longer than a prompt is not read; what is told of the cache is that of a whole window.
+$ longspan perplexity -m "$MODEL" -f t -c 500 --prompt-tokens 460 --json --per-token p > j; field tokens predicted windows < j; wc -l < p
+500
+40
+1
+951
+2> longspan: * up to 500 tokens, * (glob)
+2> longspan: the last 451 tokens are not read: too few for a window that predicts one
+2> longspan: * (glob)
+$ longspan perplexity -m "$MODEL" -f t -c 475 -q --json | field tokens predicted windows
+950
+948
+2
+$ longspan perplexity -m "$MODEL" -f t -c 900 --prompt-tokens 40 --kv h2o --json -q > j; field tokens predicted windows kv < j; longspan perplexity -m "$MODEL" -f t -c 900 --json -q > j; longspan perplexity -m "$MODEL" -f t -c 951 --json -q > k; field cache_bytes < j > a; field cache_bytes < k | cmp - a && echo same
+951
+871
+2
+"h2o:heavy=4,recent=4,sinks=0,chunk=0,normalise=none,values=plain,bf16"
+same
+# A piece with a single prediction has no error.
+$ longspan perplexity -m "$MODEL" -f t -q --pieces 2000 | tail -n 950 > a; wc -l < a; grep -c -- '+-' a
+950
+0
+[1]
