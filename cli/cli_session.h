@@ -52,6 +52,9 @@ struct answer {
 int session_open(struct session *s, const struct cli_options *o, size_t n_ctx);
 void session_close(struct session *s);
 
+/** Say why there is no context. An exit status: what cannot be is a mistake of the command line. */
+int session_no_context(ls_status st, const ls_error *err);
+
 /** Fill in what the options say about the context. */
 void session_context_options(struct session *s, size_t n_ctx, ls_context_options *c);
 
