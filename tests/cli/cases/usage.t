@@ -75,6 +75,18 @@ $ longspan perplexity -c 0
 $ longspan generate --kv fll
 2> longspan: unknown KV cache 'fll': choose full, *('longspan help kv' explains them) (glob)
 [2]
+$ longspan generate --kv streaming,recent=60,sink=2+kivi
+2> longspan: --kv streaming,recent=60,sink=2: a colon comes before the first value: say streaming:recent=60,sink=2
+[2]
+$ longspan generate --kv quest+kivi,bits=4
+2> longspan: --kv kivi,bits=4: a colon comes before the first value: say kivi:bits=4
+[2]
+$ longspan generate --kv full=q8
+2> longspan: --kv full=q8: a colon comes before the first value: say full:q8
+[2]
+$ longspan generate --kv full,
+2> longspan: unknown KV cache 'full,': choose full, *('longspan help kv' explains them) (glob)
+[2]
 $ longspan generate --compute=fp23
 2> longspan: --compute is 'fp23'; it must be one of auto, bf16, fp32 (did you mean 'fp32'?)
 [2]
