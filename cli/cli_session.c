@@ -24,6 +24,11 @@ void session_context_options(struct session *s, size_t n_ctx, ls_context_options
     c->progress_user = &s->progress;
 }
 
+int session_no_context(ls_status st, const ls_error *err)
+{
+    return st == LS_E_INVAL ? cli_usage("%s", err->text) : cli_fail("%s", err->text);
+}
+
 static void find_stop_ids(struct session *s)
 {
     const size_t n = ls_tokenizer_n_vocab(s->tok);
@@ -44,9 +49,11 @@ static int open_context(struct session *s, size_t n_ctx)
     char weights[32], cache[32];
 
     session_context_options(s, n_ctx, &c);
-    if (ls_context_plan(s->model, &c, &plan, &err) != LS_OK ||
-        ls_context_create(s->model, &c, &s->ctx, &err) != LS_OK)
-        return cli_fail("%s", err.text);
+    ls_status st = ls_context_plan(s->model, &c, &plan, &err);
+    if (st == LS_OK)
+        st = ls_context_create(s->model, &c, &s->ctx, &err);
+    if (st != LS_OK)
+        return session_no_context(st, &err);
     const bool endless = ls_context_endless(s->ctx);
     char tokens[48] = "any number of";
     n_ctx = ls_context_capacity(s->ctx);

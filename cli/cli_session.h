@@ -52,6 +52,9 @@ struct answer {
 int session_open(struct session *s, const struct cli_options *o, size_t n_ctx);
 void session_close(struct session *s);
 
+/** Say why there is no context. An exit status: what cannot be is a mistake of the command line. */
+int session_no_context(ls_status st, const ls_error *err);
+
 /** Fill in what the options say about the context. */
 void session_context_options(struct session *s, size_t n_ctx, ls_context_options *c);
 
@@ -109,7 +112,8 @@ struct store {
     bool loaded; /* from a file that existed */
 };
 
-/** Read the file of --session, if there is one, into session and store. An exit status. */
+/** Read the file of --session, if there is one, into session and store: one of the same command's, or of a
+ * document. An exit status. */
 int store_load(struct session *s, struct store *st);
 /** Write it, if --session was given. An exit status. */
 int store_save(struct session *s, const struct store *st);
@@ -119,6 +123,11 @@ const struct text *store_find(const struct store *st, const char *name);
 void store_clear(struct store *st);
 /** Take the document from the store; --doc must be the same one. An exit status. */
 int store_document(struct session *s, const struct store *st, struct text *doc);
+/** What was loaded goes on, which is told; not so the tokens of a document that questions do not begin with.
+ * An exit status. */
+int store_go_on(struct session *s, const struct store *st, encode_fn *encode, void *user);
+/** The role of the turn of a conversation that a text of this name is, or NULL. */
+const char *store_role(const char *name);
 
 /** The prompts of -p and -f, or of standard input when it is no terminal. An exit status. */
 struct prompts {

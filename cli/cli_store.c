@@ -58,6 +58,34 @@ static bool parse(struct store *st, const char *note, size_t n)
     return true;
 }
 
+const char *store_role(const char *name)
+{
+    static const char *const roles[] = { "system", "user", "assistant" };
+
+    for (size_t i = 0; i < CLI_LEN(roles); i++)
+        if (strcmp(roles[i], name) == 0)
+            return roles[i];
+    return NULL;
+}
+
+/* A text that goes on would end a conversation, and a conversation would replace the text. */
+static int check_kind(const struct session *s, const struct store *st)
+{
+    bool turns = false;
+
+    for (size_t i = 0; i < st->n_texts; i++)
+        turns = turns || store_role(st->texts[i].name);
+    if (s->o->command->bit & CMD_CHAT)
+        return turns || store_find(st, "doc")
+                   ? EXIT_OK
+                   : cli_fail("%s holds a text of generate and no conversation; go on with generate, or name "
+                              "another file with --session",
+                              s->o->session);
+    return turns ? cli_fail("%s holds a conversation; go on with chat, or name another file with --session",
+                            s->o->session)
+                 : EXIT_OK;
+}
+
 int store_load(struct session *s, struct store *st)
 {
     const char *path = s->o->session;
@@ -75,7 +103,7 @@ int store_load(struct session *s, struct store *st)
         status = cli_fail("%s was written by another program", path);
     ls_session_free(&file);
     if (status == EXIT_OK)
-        cli_note(s->o->quiet, "%s: %zu tokens go on", path, s->n_held);
+        status = check_kind(s, st);
     st->loaded = status == EXIT_OK;
     return status;
 }
@@ -108,5 +136,31 @@ int store_document(struct session *s, const struct store *st, struct text *doc)
                         s->o->session, s->o->doc);
     text_clear(doc);
     text_add(doc, had->data, had->len);
+    return EXIT_OK;
+}
+
+/* The tokens of a document are the beginning of what a question about it is. */
+static int check_tokens(struct session *s, encode_fn *encode, void *user)
+{
+    int32_t *ids = NULL;
+    size_t n = 0;
+    int status = encode(user, 0, "a", 1, &ids, &n);
+
+    if (status == EXIT_OK && (n < s->n_held || memcmp(ids, s->held, s->n_held * sizeof *ids) != 0))
+        status = cli_fail("%s holds its document as another command or another --chat-template reads it; ask "
+                          "with that one, or name another file with --session",
+                          s->o->session);
+    ls_tokenizer_ids_free(s->tok, ids, n);
+    return status;
+}
+
+int store_go_on(struct session *s, const struct store *st, encode_fn *encode, void *user)
+{
+    if (store_find(st, "doc") && !store_find(st, "user")) {
+        const int status = check_tokens(s, encode, user);
+        if (status != EXIT_OK)
+            return status;
+    }
+    cli_note(s->o->quiet, "%s: %zu tokens go on", s->o->session, s->n_held);
     return EXIT_OK;
 }

@@ -227,8 +227,9 @@ static int run_depth(struct bench *b, const struct cli_options *o, size_t depth,
     session_context_options(&b->s, depth + room, &c);
     c.n_threads = (int)n_threads;
     c.progress = NULL;
-    if (ls_context_create(b->s.model, &c, &b->s.ctx, &err) != LS_OK)
-        return cli_fail("%s", err.text);
+    const ls_status st = ls_context_create(b->s.model, &c, &b->s.ctx, &err);
+    if (st != LS_OK)
+        return session_no_context(st, &err);
     b->s.n_vocab = ls_context_n_vocab(b->s.ctx);
     b->s.logits = cli_realloc(b->s.logits, b->s.n_vocab, sizeof *b->s.logits);
     fill_ids(b, room > FIRST_TOKENS ? room : FIRST_TOKENS);

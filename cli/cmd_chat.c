@@ -129,16 +129,6 @@ static int keep(struct chat *c)
     return store_save(&c->s, &c->store);
 }
 
-static const char *role_of(const char *name)
-{
-    static const char *const roles[] = { "system", "user", "assistant" };
-
-    for (size_t i = 0; i < CLI_LEN(roles); i++)
-        if (strcmp(roles[i], name) == 0)
-            return roles[i];
-    return NULL;
-}
-
 /* The turns of the session that was loaded. */
 static int take_turns(struct chat *c)
 {
@@ -150,7 +140,7 @@ static int take_turns(struct chat *c)
                         c->s.o->session, system ? "another" : "no");
     for (size_t i = 0; i < c->store.n_texts; i++) {
         const struct store_text *t = &c->store.texts[i];
-        const char *role = role_of(t->name);
+        const char *role = store_role(t->name);
         if (role)
             text_add(add_turn(c, role), t->text.data, t->text.len);
     }
@@ -166,8 +156,10 @@ static int begin(struct chat *c)
         status = store_document(&c->s, &c->store, &c->doc);
     if (status != EXIT_OK)
         return status;
-    if (c->store.loaded)
-        return take_turns(c);
+    if (c->store.loaded) {
+        status = take_turns(c);
+        return status == EXIT_OK ? store_go_on(&c->s, &c->store, encode_question, c) : status;
+    }
     reset(c);
     if (!c->doc.len)
         return EXIT_OK;
@@ -259,8 +251,10 @@ static int converse(struct chat *c, bool interactive)
         }
         if (strspn(line, " \t\r") >= len || run_command(c, line, len, interactive, &quit))
             continue;
+        const size_t n_before = c->n_turns;
         status = ask(c, line, len);
-        if (c->s.o->session && status != EXIT_ERROR && keep(c) != EXIT_OK)
+        /* A question without any answer is no part of the conversation, and may be in the cache. */
+        if (c->s.o->session && status != EXIT_ERROR && c->n_turns > n_before && keep(c) != EXIT_OK)
             status = EXIT_ERROR;
         if (!interactive && status != EXIT_OK)
             break;

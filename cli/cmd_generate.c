@@ -123,6 +123,8 @@ static int read_document(struct run *r)
 {
     int status = store_document(&r->s, &r->store, &r->doc);
 
+    if (status == EXIT_OK && r->store.loaded)
+        status = store_go_on(&r->s, &r->store, encode_probe, r);
     if (status != EXIT_OK || !r->doc.len || r->store.loaded)
         return status;
     status = session_share(&r->s, encode_probe, r, &r->doc);

@@ -2,32 +2,22 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "cli_options.h"
+#include "cli_session.h"
+
+#define MOST_CONTEXTS 8
 
 struct subject {
     const struct cli_options *o;
     ls_model *model;
     ls_tokenizer *tok;
     ls_model_info info;
+    size_t n_contexts;
+    size_t contexts[MOST_CONTEXTS]; /* tokens of those worth telling about, rising; what each takes: */
+    ls_context_plan_info plans[MOST_CONTEXTS];
 };
 
-static bool plan(const struct subject *s, size_t n_ctx, ls_context_plan_info *p)
-{
-    ls_context_options c;
-    ls_error err = { 0 };
-
-    ls_context_options_defaults(&c);
-    c.n_ctx = n_ctx;
-    c.kv = s->o->kv;
-    *p = (ls_context_plan_info){ .struct_size = sizeof *p };
-    if (ls_context_plan(s->model, &c, p, &err) == LS_OK)
-        return true;
-    cli_fail("%s", err.text);
-    return false;
-}
-
-/* Contexts worth telling about: some usual ones, the trained one, the one asked for; rising. */
-static size_t list_contexts(const struct subject *s, size_t out[8])
+/* Some usual contexts, the trained one, the one asked for. */
+static size_t list_contexts(const struct subject *s, size_t out[MOST_CONTEXTS])
 {
     const size_t wanted[] = { 4096, 32768, 131072, s->info.n_ctx_train, (size_t)s->o->context };
     size_t n = 0;
@@ -43,6 +33,24 @@ static size_t list_contexts(const struct subject *s, size_t out[8])
         n++;
     }
     return n;
+}
+
+/* An exit status. */
+static int plan_contexts(struct subject *s)
+{
+    ls_context_options c;
+    ls_error err = { 0 };
+    ls_status st = LS_OK;
+
+    s->n_contexts = list_contexts(s, s->contexts);
+    ls_context_options_defaults(&c);
+    c.kv = s->o->kv;
+    for (size_t i = 0; i < s->n_contexts && st == LS_OK; i++) {
+        c.n_ctx = s->contexts[i];
+        s->plans[i] = (ls_context_plan_info){ .struct_size = sizeof s->plans[i] };
+        st = ls_context_plan(s->model, &c, &s->plans[i], &err);
+    }
+    return st == LS_OK ? EXIT_OK : session_no_context(st, &err);
 }
 
 static void print_architecture(const ls_model_info *m)
@@ -99,26 +107,21 @@ static void print_tokenizer(const struct subject *s)
     ls_chat_template_close(tmpl);
 }
 
-static bool print_memory(const struct subject *s)
+static void print_memory(const struct subject *s)
 {
-    size_t contexts[8];
-    const size_t n = list_contexts(s, contexts);
-
-    for (size_t i = 0; i < n; i++) {
-        ls_context_plan_info p;
+    for (size_t i = 0; i < s->n_contexts; i++) {
+        const ls_context_plan_info *p = &s->plans[i];
         char cache[32], all[32], token[32];
-        if (!plan(s, contexts[i], &p))
-            return false;
         if (i == 0)
             printf("cache       %s, %s per token\n", s->o->kv,
-                   format_bytes(token, (double)p.cache_bytes_per_token));
+                   format_bytes(token, (double)p->cache_bytes_per_token));
         printf("%s%9zu tokens: %s of cache, %s with weights and scratch%s\n",
-               i ? "            " : "memory      ", contexts[i], format_bytes(cache, (double)p.cache_bytes),
-               format_bytes(all,
-                            (double)(p.weights_bytes + p.cache_bytes + p.activation_bytes + p.scratch_bytes)),
-               contexts[i] == s->info.n_ctx_train ? "  (as trained)" : "");
+               i ? "            " : "memory      ", s->contexts[i],
+               format_bytes(cache, (double)p->cache_bytes),
+               format_bytes(
+                   all, (double)(p->weights_bytes + p->cache_bytes + p->activation_bytes + p->scratch_bytes)),
+               s->contexts[i] == s->info.n_ctx_train ? "  (as trained)" : "");
     }
-    return true;
 }
 
 static void print_tensors(const struct subject *s)
@@ -146,8 +149,7 @@ static int print_text(const struct subject *s)
 {
     print_architecture(&s->info);
     print_tokenizer(s);
-    if (!print_memory(s))
-        return EXIT_ERROR;
+    print_memory(s);
     print_tensors(s);
     return finish_output(EXIT_OK);
 }
@@ -196,30 +198,22 @@ static void json_tokenizer(struct json_out *j, const struct subject *s)
     ls_chat_template_close(tmpl);
 }
 
-static bool json_memory(struct json_out *j, const struct subject *s)
+static void json_memory(struct json_out *j, const struct subject *s)
 {
-    size_t contexts[8];
-    const size_t n = list_contexts(s, contexts);
-    ls_context_plan_info p;
-
-    if (!plan(s, contexts[0], &p))
-        return false;
     json_str(j, "kv", s->o->kv);
-    json_uint(j, "kv_bytes_per_token", p.cache_bytes_per_token);
+    json_uint(j, "kv_bytes_per_token", s->plans[0].cache_bytes_per_token);
     json_open(j, "contexts", '[');
-    for (size_t i = 0; i < n; i++) {
-        if (!plan(s, contexts[i], &p))
-            return false;
+    for (size_t i = 0; i < s->n_contexts; i++) {
+        const ls_context_plan_info *p = &s->plans[i];
         json_open(j, NULL, '{');
-        json_uint(j, "n_ctx", contexts[i]);
-        json_uint(j, "cache_bytes", p.cache_bytes);
-        json_uint(j, "weights_bytes", p.weights_bytes);
-        json_uint(j, "activation_bytes", p.activation_bytes);
-        json_uint(j, "scratch_bytes", p.scratch_bytes);
+        json_uint(j, "n_ctx", s->contexts[i]);
+        json_uint(j, "cache_bytes", p->cache_bytes);
+        json_uint(j, "weights_bytes", p->weights_bytes);
+        json_uint(j, "activation_bytes", p->activation_bytes);
+        json_uint(j, "scratch_bytes", p->scratch_bytes);
         json_close(j, '}');
     }
     json_close(j, ']');
-    return true;
 }
 
 static void json_tensors(struct json_out *j, const struct subject *s)
@@ -248,10 +242,7 @@ static int print_json(const struct subject *s)
     json_open(&j, NULL, '{');
     json_architecture(&j, &s->info);
     json_tokenizer(&j, s);
-    if (!json_memory(&j, s)) {
-        text_free(&j.text);
-        return EXIT_ERROR;
-    }
+    json_memory(&j, s);
     json_tensors(&j, s);
     json_close(&j, '}');
     return json_print(&j);
@@ -271,7 +262,9 @@ int cmd_info(const struct cli_options *o)
         status = cli_fail("%s", err.text);
     } else {
         ls_model_get_info(s.model, &s.info);
-        status = o->json ? print_json(&s) : print_text(&s);
+        status = plan_contexts(&s);
+        if (status == EXIT_OK)
+            status = o->json ? print_json(&s) : print_text(&s);
     }
     ls_tokenizer_close(s.tok);
     ls_model_close(s.model);

@@ -403,13 +403,19 @@ static int write_picture(const struct inspect *in)
 
 /* ---- the command --------------------------------------------------------------------------------- */
 
-static int check(const struct inspect *in)
+static int check(struct inspect *in)
 {
+    ls_context_options c;
+    ls_context_plan_info plan = { .struct_size = sizeof plan };
     ls_error err = { 0 };
 
-    for (size_t i = 0; i < in->o->policies.n; i++)
-        if (ls_kv_check(in->o->policies.items[i], &err) != LS_OK)
-            return cli_usage("%s", err.text);
+    session_context_options(&in->s, ls_context_capacity(in->s.ctx), &c);
+    for (size_t i = 0; i < in->o->policies.n; i++) {
+        c.kv = in->o->policies.items[i];
+        const ls_status st = ls_context_plan(in->s.model, &c, &plan, &err);
+        if (st != LS_OK)
+            return session_no_context(st, &err);
+    }
     if (in->o->layer >= (long long)in->L)
         return cli_usage("--layer is %lld; the model has layers 0 to %zu", in->o->layer, in->L - 1);
     if (in->o->head >= (long long)in->H)

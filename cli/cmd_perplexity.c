@@ -3,7 +3,8 @@
  * --stride tokens on; a token counts in the first window that holds it, predicted from what stands
  * before it in that window. The first token of all has no prediction, nor has, side by side
  * (stride = window), the first of each window. A cache without end reads the text as one window. With
- * --prompt-tokens the first tokens of a window are its prompt, which does not count.
+ * --prompt-tokens the first tokens of a window are its prompt, which does not count. A last window in which
+ * no token would count is not read.
  */
 #include <math.h>
 #include <stdlib.h>
@@ -19,6 +20,8 @@ struct sums {
 
 struct tally {
     size_t n_tokens, n_windows;
+    size_t cache_bytes; /* the most that a window left */
+    char kv[192];       /* the cache of the first window, which is the longest */
     struct sums all;
     struct sums *pieces; /* [n_pieces] of the text */
     size_t n_pieces, n_text;
@@ -51,11 +54,11 @@ static double deviation(const struct sums *s)
     return s->n > 1 ? sqrt(fmax(0, s->squares - n * m * m) / (n - 1) / n) : NAN;
 }
 
-/* One line per token: those of a window that were not in the window before. */
+/* One line per token: those of a window that were not in the window before. nll: NULL when it is not read. */
 static void write_tokens(FILE *f, const int32_t *ids, const float *nll, size_t first, size_t n)
 {
     for (size_t i = first; f && i < n; i++) {
-        if (i == 0)
+        if (i == 0 || !nll)
             fprintf(f, "{\"id\":%d,\"nll\":null}\n", (int)ids[i]);
         else
             fprintf(f, "{\"id\":%d,\"nll\":%.9g}\n", (int)ids[i], (double)nll[i - 1]);
@@ -101,7 +104,10 @@ static int measure_window(struct session *s, const int32_t *ids, const struct wi
     for (size_t i = skipped > 0 ? skipped : 1; i < w->n; i++)
         count(t, w->begin + i, (double)nll[i - 1]);
     t->n_tokens += w->n - w->first;
-    t->n_windows++;
+    const size_t cache_bytes = ls_context_cache_bytes(s->ctx);
+    t->cache_bytes = cache_bytes > t->cache_bytes ? cache_bytes : t->cache_bytes;
+    if (t->n_windows++ == 0)
+        snprintf(t->kv, sizeof t->kv, "%s", ls_context_kv(s->ctx));
     write_tokens(per_token, ids + w->begin, nll, w->first, w->n);
     return EXIT_OK;
 }
@@ -111,10 +117,18 @@ static size_t count_windows(size_t n, size_t window, size_t stride)
     return n <= window ? 1 : 1 + (n - window + stride - 1) / stride;
 }
 
+/* Of the windows that the text has those in which tokens count: the last one may be too short. */
+static size_t windows_to_read(size_t n, size_t window, size_t stride, size_t n_prompt)
+{
+    const size_t n_windows = count_windows(n, window, stride), begin = (n_windows - 1) * stride;
+    return n_windows > 1 && n - begin <= (n_prompt > 1 ? n_prompt : 1) ? n_windows - 1 : n_windows;
+}
+
 static int measure(struct session *s, const int32_t *ids, size_t n, size_t window, size_t stride,
                    struct tally *t, FILE *per_token)
 {
-    const size_t n_windows = count_windows(n, window, stride), work = n + (n_windows - 1) * (window - stride);
+    const size_t n_windows = windows_to_read(n, window, stride, (size_t)s->o->prompt_tokens);
+    const size_t work = n + (n_windows - 1) * (window - stride);
     float *nll = cli_realloc(NULL, window, sizeof *nll);
     size_t done = 0; /* tokens that have been counted */
     int status = EXIT_OK;
@@ -128,6 +142,11 @@ static int measure(struct session *s, const int32_t *ids, size_t n, size_t windo
         done = end;
     }
     progress_end(&s->progress);
+    if (status == EXIT_OK && done < n) {
+        cli_note(s->o->quiet, "the last %zu token%s not read: too few for a window that predicts one",
+                 n - done, n - done == 1 ? " is" : "s are");
+        write_tokens(per_token, ids, NULL, done, n);
+    }
     free(nll);
     return status;
 }
@@ -135,6 +154,15 @@ static int measure(struct session *s, const int32_t *ids, size_t n, size_t windo
 static size_t piece_begin(const struct tally *t, size_t i)
 {
     return (size_t)ceil((double)i * (double)t->n_text / (double)t->n_pieces);
+}
+
+/* A value and its error; of a single number there is none. */
+static void print_value(int digits, double value, double error)
+{
+    printf("%.*f", digits, value);
+    if (isfinite(error))
+        printf(" +- %.*f", digits, error);
+    putchar('\n');
 }
 
 static void print_text(const struct tally *t, size_t n_prompt)
@@ -146,12 +174,16 @@ static void print_text(const struct tally *t, size_t n_prompt)
     if (n_prompt)
         printf("prompt      %zu tokens%s, the others one by one\n", n_prompt,
                t->n_windows == 1 ? "" : " of each window");
-    printf("mean nll    %.6f +- %.6f\n", m, error);
-    printf("perplexity  %.4f +- %.4f\n", exp(m), exp(m) * error);
+    printf("mean nll    ");
+    print_value(6, m, error);
+    printf("perplexity  ");
+    print_value(4, exp(m), exp(m) * error);
     for (size_t i = 0; i < t->n_pieces; i++)
-        if (t->pieces[i].n)
-            printf("%s%9zu .. %-9zu  %.6f +- %.6f\n", i ? "            " : "mean nll    ", piece_begin(t, i),
-                   piece_begin(t, i + 1) - 1, mean(&t->pieces[i]), deviation(&t->pieces[i]));
+        if (t->pieces[i].n) {
+            printf("%s%9zu .. %-9zu  ", i ? "            " : "mean nll    ", piece_begin(t, i),
+                   piece_begin(t, i + 1) - 1);
+            print_value(6, mean(&t->pieces[i]), deviation(&t->pieces[i]));
+        }
 }
 
 static void add_pieces(struct json_out *j, const struct tally *t)
@@ -190,8 +222,8 @@ static int print_json(const struct session *s, const struct tally *t, size_t win
         add_pieces(&j, t);
     json_real(&j, "seconds", seconds);
     json_str(&j, "model", s->info.path);
-    json_str(&j, "kv", ls_context_kv(s->ctx));
-    json_uint(&j, "cache_bytes", ls_context_cache_bytes(s->ctx));
+    json_str(&j, "kv", t->kv);
+    json_uint(&j, "cache_bytes", t->cache_bytes);
     json_str(&j, "compute", s->o->compute);
     json_int(&j, "threads", s->o->threads ? s->o->threads : ls_cpu_count());
     json_uint(&j, "peak_bytes", ls_peak_bytes());
@@ -205,7 +237,7 @@ static int print_results(const struct session *s, const struct tally *t, size_t 
     char took[32], cache[32], peak[32];
 
     cli_note(s->o->quiet, "%s, %.1f tokens/s; %s of cache, peak memory %s", format_seconds(took, seconds),
-             (double)t->n_tokens / seconds, format_bytes(cache, (double)ls_context_cache_bytes(s->ctx)),
+             (double)t->n_tokens / seconds, format_bytes(cache, (double)t->cache_bytes),
              format_bytes(peak, (double)ls_peak_bytes()));
     if (s->o->json)
         return print_json(s, t, window, stride, seconds);

@@ -30,7 +30,7 @@ enum {
     MOST_PAGES = 24,
     ALIGN = 4096,
     AT_MODEL = 16, /* in the header of a file */
-    AT_ROWS = 24,
+    AT_COMPUTE = 24,
     AT_KV = 48,
     KV_BYTES = 192,
 };
@@ -229,7 +229,7 @@ static void run_file(ls_context *ctx, const uint8_t *data, size_t bytes, size_t 
 {
     const size_t n = bytes + zeros + sizeof(uint64_t);
     unsigned char *p = lsi_calloc(NULL, n, 1);
-    const uint64_t model = lsi_session_fingerprint(ctx->model), rows = N_ROWS;
+    const uint64_t model = lsi_session_fingerprint(ctx->model), compute = LS_COMPUTE_FP32;
     struct lsi_digest d;
     ls_session session = { 0 };
     ls_error err = { 0 };
@@ -239,7 +239,7 @@ static void run_file(ls_context *ctx, const uint8_t *data, size_t bytes, size_t 
     if (bytes)
         memcpy(p, data, bytes);
     fill(p, bytes, AT_MODEL, &model, sizeof model);
-    fill(p, bytes, AT_ROWS, &rows, sizeof rows);
+    fill(p, bytes, AT_COMPUTE, &compute, sizeof compute);
     fill(p, bytes, AT_KV, ctx->kv, sizeof ctx->kv);
     lsi_digest_init(&d);
     lsi_digest_add(&d, p, n - sizeof(uint64_t));

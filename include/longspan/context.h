@@ -113,7 +113,8 @@ LS_API size_t ls_context_cache_bytes(const ls_context *ctx);
 LS_API const char *ls_context_kv(const ls_context *ctx);
 
 /**
- * Append tokens and compute the logits after the last one.
+ * Append tokens and compute the logits after the last one. To cache policies the tokens are a prompt when
+ * there is more than one, or when they are the first; any other single token is a step of decoding.
  *
  * @param tokens    [n_tokens] ids, each below n_vocab. Read during the call only.
  * @param logits    [V] floats, or NULL to skip the output matrix.

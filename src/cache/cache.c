@@ -180,14 +180,32 @@ static void list_names(char *out, size_t cap, bool packing)
             used += (size_t)snprintf(out + used, cap - used, "%s%s", used ? ", " : "", policies[i]->name);
 }
 
+static const struct lsi_cache_policy *policy_named(const struct item *name)
+{
+    for (size_t i = 0; i < LSI_LEN(policies); i++)
+        if (is(name, policies[i]->name))
+            return policies[i];
+    return NULL;
+}
+
+/* "NAME,key=value" for "NAME:key=value". */
+static ls_status check_colon(const struct item *name, ls_error *err)
+{
+    const struct item policy = { name->text, lsi_min_size(name->n, strcspn(name->text, ",=")) };
+    if (name->n < policy.n + 2 || !policy_named(&policy))
+        return LS_OK;
+    const struct item rest = { name->text + policy.n + 1, name->n - policy.n - 1 };
+    return lsi_fail(err, LS_E_INVAL, "--kv %.*s: a colon comes before the first value: say %.*s:%.*s",
+                    (int)name->n, name->text, (int)policy.n, policy.text, (int)rest.n, rest.text);
+}
+
 static ls_status find_policy(struct part *part, ls_error *err)
 {
     const struct item name = name_of(part);
-    for (size_t i = 0; i < LSI_LEN(policies); i++)
-        if (is(&name, policies[i]->name))
-            part->policy = policies[i];
+    part->policy = policy_named(&name);
     if (part->policy)
         return LS_OK;
+    LSI_TRY(check_colon(&name, err));
     char known[128] = "";
     list_names(known, sizeof known, false);
     return lsi_fail(err, LS_E_INVAL, "unknown KV cache '%.*s': choose %s ('longspan help kv' explains them)",
@@ -199,6 +217,7 @@ static ls_status find_storage(struct part *part, const struct lsi_cache_policy *
 {
     const struct item name = name_of(part);
     char known[128] = "";
+    LSI_TRY(check_colon(&name, err));
     if (!is(&name, lsi_cache_kivi.name))
         return lsi_fail(err, LS_E_INVAL,
                         "--kv %s+%.*s: behind '+' stands how keys and values are stored, which is kivi or is "

@@ -15,8 +15,8 @@
  *
  *     settle()                        what was said is over: compress it as the policy does
  *
- * A prompt is what one call of the caller appends, when that is more than one token. A single
- * token is a step of decoding.
+ * A prompt is what one call of the caller appends, when that is more than one token or the first of the
+ * sequence. Any other single token is a step of decoding.
  */
 #ifndef LSI_CACHE_H
 #define LSI_CACHE_H

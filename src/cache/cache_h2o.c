@@ -441,10 +441,10 @@ static ls_status rewind_h2o(struct lsi_cache *cache, size_t n_tokens, ls_error *
     struct lsi_kept *k = &c->kept;
     const size_t length = cache->length;
     LSI_TRY(lsi_cache_check_rewind(cache, n_tokens, err));
-    if (n_tokens == length)
+    if (n_tokens == length && length > 0)
         return LS_OK;
     if (n_tokens == 0) {
-        lsi_kept_clear(k);
+        lsi_kept_clear(k); /* of a prompt that was cancelled in its first block, the shares may be known */
     } else if (k->block > 0 && n_tokens == length - k->block && lsi_kept_can_cut(k, k->block)) {
         lsi_kept_cut(k, k->block);
     } else if (n_tokens == k->turn && !c->dropped && lsi_kept_can_cut_to_turn(k)) {

@@ -278,7 +278,8 @@ static ls_status run(ls_context *ctx, const int32_t *tokens, size_t n_tokens, ro
     LSI_TRY(check_tokens(ctx, tokens, n_tokens, err));
     struct lsi_cache *cache = ctx->cache;
     const size_t length = cache->length;
-    cache->n_prompt = n_tokens > 1 ? n_tokens : 0;
+    const bool prompt = n_tokens > 1 || length == 0;
+    cache->n_prompt = prompt ? n_tokens : 0;
     for (size_t done = 0; done < n_tokens;) {
         size_t rows = lsi_min_size(ctx->block, n_tokens - done);
         if (cache->policy->block_rows)
@@ -296,7 +297,7 @@ static ls_status run(ls_context *ctx, const int32_t *tokens, size_t n_tokens, ro
         if (ctx->options.progress)
             ctx->options.progress(ctx->options.progress_user, done, n_tokens);
     }
-    if (n_tokens > 1 && cache->policy->settle) {
+    if (prompt && cache->policy->settle) {
         cache->policy->settle(cache, &ctx->exec);
         lsi_context_name_cache(ctx);
     }

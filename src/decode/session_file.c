@@ -17,14 +17,14 @@
 #include "decode/context_impl.h"
 
 #define MAGIC   "LSSESS\r\n"
-#define VERSION 2
+#define VERSION 3
 #define ALIGN   4096 /* of tables of pages: what every system can map */
 
 struct header {
     char magic[8];
     uint64_t version;
-    uint64_t model;  /* fingerprint */
-    uint64_t n_rows; /* of a block: policies size their memory by it */
+    uint64_t model;   /* fingerprint */
+    uint64_t compute; /* ls_compute, as it was asked for */
     uint64_t n_tokens;
     uint64_t note_bytes;
     char kv[192];
@@ -110,7 +110,7 @@ ls_status ls_context_save(ls_context *ctx, const char *path, const int32_t *toke
                           size_t note_bytes, ls_error *err)
 {
     struct writer w = { .io = { .name = path, .bytes = write_bytes, .pages = write_pages } };
-    struct header h = { .magic = MAGIC, .version = VERSION, .n_rows = ctx->block };
+    struct header h = { .magic = MAGIC, .version = VERSION, .compute = (uint64_t)ctx->options.compute };
 
     if (!ctx->cache->policy->state)
         return lsi_fail(err, LS_E_UNSUPPORTED, "a session with the cache %s cannot be stored", ctx->kv);
@@ -208,6 +208,12 @@ static ls_status check_sum(struct reader *r, ls_error *err)
     return lsi_digest_get(&d) == sum ? LS_OK : cut_off(r, err);
 }
 
+static const char *const computes[] = {
+    [LS_COMPUTE_AUTO] = "auto",
+    [LS_COMPUTE_BF16] = "bf16",
+    [LS_COMPUTE_FP32] = "fp32",
+};
+
 static ls_status check_header(const struct reader *r, const struct header *h, const ls_context *ctx,
                               ls_error *err)
 {
@@ -220,9 +226,11 @@ static ls_status check_header(const struct reader *r, const struct header *h, co
     if (memchr(h->kv, 0, sizeof h->kv) == NULL || strcmp(h->kv, ctx->kv) != 0)
         return lsi_fail(err, LS_E_INVAL, "%s was made with --kv %.*s, not %s", r->io.name, (int)sizeof h->kv,
                         h->kv, ctx->kv);
-    if (h->n_rows != ctx->block)
-        return lsi_fail(err, LS_E_INVAL, "%s was made with blocks of %llu rows, not %zu", r->io.name,
-                        (unsigned long long)h->n_rows, ctx->block);
+    if (h->compute >= LSI_LEN(computes))
+        return cut_off(r, err);
+    if (h->compute != (uint64_t)ctx->options.compute)
+        return lsi_fail(err, LS_E_INVAL, "%s was made with --compute %s, not %s", r->io.name,
+                        computes[h->compute], computes[ctx->options.compute]);
     return LS_OK;
 }
 

@@ -63,3 +63,7 @@ $ longspan generate -m "$MODEL" -p "Hello" -n 200 --ignore-eos -q | head -c 1 | 
 # the table of this model has 336 rows, its tokenizer 320 ids
 $ longspan generate -m "$DATA/models/qwen3" -p x -n 400 --temp 5 --seed 1 --ignore-eos --json -q | python3 -c "import json, sys; ids = json.load(sys.stdin)['ids']; print(len(ids), max(ids) < 320)"
 400 True
+# A prompt of one token is one, also for shares of it.
+$ longspan generate -m "$MODEL" -p "a" -n 2 --temp 0 --kv h2o --json -q > j; field prompt_tokens kv < j
+1
+"h2o:heavy=1,recent=1,sinks=0,chunk=0,normalise=none,values=plain,bf16"

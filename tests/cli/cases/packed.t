@@ -14,7 +14,7 @@ $ longspan generate --kv quest+q8
 [2]
 $ longspan generate -m "$MODEL" -p "Hello there" --kv h2o:recent=64+kivi -q
 2> longspan: --kv h2o+kivi: recent=64 is less than residual=128, the tokens that stay exact: take recent=128 or more, or a smaller residual
-[1]
+[2]
 # Texts without end, in groups that expire.
 $ longspan generate -m "$MODEL" -p "Hello there" -n 2500 --temp 0 --ignore-eos --kv streaming:sink=4,recent=100+kivi:bits=4,residual=32 --block 64 --json -q > j; field generated_tokens stop context kv < j
 2500

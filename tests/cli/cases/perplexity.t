@@ -39,5 +39,32 @@ $ longspan perplexity -m "$MODEL" -f t -q -c 100 --kv streaming:sink=4,recent=60
 # Blocks and steps see the same tokens.
 $ longspan perplexity -m "$MODEL" -f t -q --compute fp32 --kv streaming:recent=60,fp32 --per-token p > /dev/null; longspan perplexity -m "$MODEL" -f t -q --compute fp32 --kv streaming:recent=60,fp32 --prompt-tokens 2 --per-token o > /dev/null; longspan perplexity -m "$MODEL" -f t -q --compute fp32 --kv streaming:recent=2000,fp32 --per-token w > /dev/null; longspan perplexity -m "$MODEL" -f t -q --compute fp32 --kv full:fp32 --per-token f > /dev/null; python3 -c "import json; p, o, w, f = ([json.loads(x)['nll'] for x in open(n)][1:] for n in 'powf'); far = lambda a, b: max(abs(x - y) for x, y in zip(a, b)); print(far(p, o) < 1e-3, far(w, f) == 0, far(p, f) > 0.1)"
 True True True
+# A prompt of one token is one: shares are of it, and what follows is decoded.
+$ for kv in h2o: quest:skip=0,; do for n in 1 2; do longspan perplexity -m "$MODEL" -f t -q --compute fp32 --kv ${kv}fp32 --prompt-tokens $n --json; done > $kv; done; longspan perplexity -m "$MODEL" -f t -q --compute fp32 --kv full:fp32 --prompt-tokens 1 --json > j; python3 -c "import json; f = json.load(open('j'))['mean_nll']; print(*[abs(a - b) < 0.02 < abs(a - f) for a, b in ([json.loads(x)['mean_nll'] for x in open(n)] for n in ('h2o:', 'quest:skip=0,'))])"
+True True
 $ longspan perplexity -m "$MODEL" -f t -q --pieces 4 --per-token p | tail -n 4 | sed 's/nll  / nll /;s/+-.*//' > a; python3 -c "import json, math; v = [json.loads(x)['nll'] for x in open('p')]; rows = [x.replace('mean  nll', '').split() for x in open('a')]; print(len(rows), all(abs(sum(x for x in v[int(r[0]):int(r[2]) + 1] if x is not None) / len([x for x in v[int(r[0]):int(r[2]) + 1] if x is not None]) - float(r[3])) < 1e-5 for r in rows), int(rows[3][2]))"
 4 True 950
+# A last window that is no longer than a prompt is not read; what is told of the cache is that of a whole window.
+$ longspan perplexity -m "$MODEL" -f t -c 500 --prompt-tokens 460 --json --per-token p > j; field tokens predicted windows < j; wc -l < p
+500
+40
+1
+951
+2> longspan: * up to 500 tokens, * (glob)
+2> longspan: the last 451 tokens are not read: too few for a window that predicts one
+2> longspan: * (glob)
+$ longspan perplexity -m "$MODEL" -f t -c 475 -q --json | field tokens predicted windows
+950
+948
+2
+$ longspan perplexity -m "$MODEL" -f t -c 900 --prompt-tokens 40 --kv h2o --json -q > j; field tokens predicted windows kv < j; longspan perplexity -m "$MODEL" -f t -c 900 --json -q > j; longspan perplexity -m "$MODEL" -f t -c 951 --json -q > k; field cache_bytes < j > a; field cache_bytes < k | cmp - a && echo same
+951
+871
+2
+"h2o:heavy=4,recent=4,sinks=0,chunk=0,normalise=none,values=plain,bf16"
+same
+# A piece with a single prediction has no error.
+$ longspan perplexity -m "$MODEL" -f t -q --pieces 2000 | tail -n 950 > a; wc -l < a; grep -c -- '+-' a
+950
+0
+[1]

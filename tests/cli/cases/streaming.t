@@ -8,7 +8,7 @@ $ longspan generate -m "$MODEL" -p "Hello there" -n 900 --temp 0 --ignore-eos --
 True
 $ longspan generate -m "$MODEL" -p "Hello there" --kv streaming:sink=4,recent=2044 -q
 2> longspan: --kv streaming: a token would see 2049 (sink + recent + itself) and the model was trained for 2048: take recent=2043 or less
-[1]
+[2]
 $ longspan generate -m "$MODEL" -p "Hello there" --kv streaming:sink=4,recent=10% -n 3 --temp 0 --json -q | field kv generated_tokens
 "streaming:sink=4,recent=1,prompt=windowed,self=no,bf16"
 0

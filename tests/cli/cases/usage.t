@@ -75,6 +75,18 @@ $ longspan perplexity -c 0
 $ longspan generate --kv fll
 2> longspan: unknown KV cache 'fll': choose full, *('longspan help kv' explains them) (glob)
 [2]
+$ longspan generate --kv streaming,recent=60,sink=2+kivi
+2> longspan: --kv streaming,recent=60,sink=2: a colon comes before the first value: say streaming:recent=60,sink=2
+[2]
+$ longspan generate --kv quest+kivi,bits=4
+2> longspan: --kv kivi,bits=4: a colon comes before the first value: say kivi:bits=4
+[2]
+$ longspan generate --kv full=q8
+2> longspan: --kv full=q8: a colon comes before the first value: say full:q8
+[2]
+$ longspan generate --kv full,
+2> longspan: unknown KV cache 'full,': choose full, *('longspan help kv' explains them) (glob)
+[2]
 $ longspan generate --compute=fp23
 2> longspan: --compute is 'fp23'; it must be one of auto, bf16, fp32 (did you mean 'fp32'?)
 [2]
@@ -123,3 +135,6 @@ longspan: no model: name a GGUF file or a Hugging Face directory with -m PATH, o
 $ XDG_CACHE_HOME=/nowhere longspan generate -p hello
 2> longspan: no model: name a GGUF file or a Hugging Face directory with -m PATH, or run ./demo once, which fetches SmolLM2 to '/nowhere/longspan/SmolLM2-135M-Instruct.Q4_1.gguf'
 [2]
+# Values of --kv that cannot be, alone or together, whatever the text and for every command.
+$ for kv in kivi:residual=33 kivi:q8 snapkv:kernel=2 snapkv:budget=32 h2o:heavy=0,recent=0 h2o:sinks=100,heavy=10 topk:sinks=500,k=100 streaming:sink=33+kivi snapkv:budget=200+kivi:sinks=4; do for c in "generate -p a" "chat -p a" "perplexity -f t" "inspect -q -f t" "bench -p 1" info; do printf 'A text of some words.\n' > t; longspan $c -m "$MODEL" --kv $kv > out 2> err; echo "$? $(wc -l < err) $(wc -c < out) $(grep -c -e '--kv' err)"; done; done | sort | uniq -c | sed 's/ *//'
+54 2 1 0 1

@@ -293,6 +293,73 @@ static void test_what_a_step_reads(void)
     ls_model_close(m);
 }
 
+/* Tokens that come one by one are decoded after a prompt of one: shares are of that, at least a token. */
+static void test_a_prompt_of_one_token(void)
+{
+    static const struct {
+        const char *kv, *resolved;
+        size_t n[READ_L];
+    } cases[] = {
+        { "h2o:fp32", "h2o:heavy=1,recent=1,sinks=0,", { 3, 3 } },
+        { "h2o:fp32+kivi:residual=32", "h2o:heavy=1,recent=1,sinks=0,", { 34, 34 } },
+        { "quest:page=16,skip=1,fp32", "quest:", { READ_AT + 1, 2 * 16 + (READ_AT + 1) % 16 } },
+        { "snapkv:budget=10%,window=8,fp32", "snapkv:budget=9,window=8,", { READ_AT + 1, READ_AT + 1 } },
+        { "streaming:recent=10%,prompt=dense,fp32", "streaming:sink=4,recent=1,", { 6, 6 } },
+        { "kivi:residual=32,fp32", "kivi:", { READ_AT + 1, READ_AT + 1 } },
+    };
+    static struct reads r;
+    ls_model *m = open_model();
+    ls_context_options o = options(N);
+    for (size_t c = 0; c < LSI_LEN(cases); c++) {
+        float want[V], got[V];
+        o.kv = cases[c].kv;
+        ls_context *a = make(m, &o), *b = NULL;
+        REQUIRE_OK(ls_context_append(a, ids, 1, NULL, &err), err);
+        CHECK(strncmp(ls_context_kv(a), cases[c].resolved, strlen(cases[c].resolved)) == 0);
+        REQUIRE_OK(ls_context_fork(a, &b, &err), err);
+        for (size_t i = 1; i < READ_AT; i++) {
+            REQUIRE_OK(ls_context_append(a, ids + i, 1, NULL, &err), err);
+            REQUIRE_OK(ls_context_append(b, ids + i, 1, NULL, &err), err);
+        }
+        REQUIRE_OK(ls_context_append_reads(a, ids[READ_AT], see_reads, &r, &err), err);
+        for (size_t l = 0; l < READ_L; l++)
+            for (size_t h = 0; h < READ_H; h++)
+                CHECK_INT(r.n[l][h], cases[c].n[l]);
+        REQUIRE_OK(ls_context_append(b, ids + READ_AT, 1, NULL, &err), err);
+        REQUIRE_OK(ls_context_append(a, ids, 1, want, &err), err);
+        REQUIRE_OK(ls_context_append(b, ids, 1, got, &err), err);
+        CHECK_MEM(got, sizeof got, want, sizeof want);
+        ls_context_free(a);
+        ls_context_free(b);
+    }
+    ls_model_close(m);
+}
+
+/* From the beginning shares are open again, and a prompt that never came is none. */
+static void test_shares_are_of_the_first_prompt(void)
+{
+    struct canceller c = { .at = SIZE_MAX };
+    ls_model *m = open_model();
+    ls_context_options o = options(N);
+    o.cancel = &c.flag;
+    o.kv = "h2o";
+    ls_context *ctx = make(m, &o);
+    const char *const after_100 = "h2o:heavy=10,recent=10,", *const asked = "h2o:heavy=10%,recent=10%,";
+    REQUIRE_OK(ls_context_append(ctx, ids, 1, NULL, &err), err);
+    REQUIRE_OK(ls_context_rewind(ctx, 0, &err), err);
+    CHECK(strncmp(ls_context_kv(ctx), asked, strlen(asked)) == 0);
+    REQUIRE_OK(ls_context_append(ctx, ids, 100, NULL, &err), err);
+    CHECK(strncmp(ls_context_kv(ctx), after_100, strlen(after_100)) == 0);
+    REQUIRE_OK(ls_context_rewind(ctx, 0, &err), err);
+    c.flag = 1;
+    CHECK_INT(ls_context_append(ctx, ids, 200, NULL, &err), LS_E_CANCELED);
+    c.flag = 0;
+    REQUIRE_OK(ls_context_append(ctx, ids, 100, NULL, &err), err);
+    CHECK(strncmp(ls_context_kv(ctx), after_100, strlen(after_100)) == 0);
+    ls_context_free(ctx);
+    ls_model_close(m);
+}
+
 /* A cache of fixed size takes any text, whatever n_ctx says, and goes back or says that it cannot. */
 static void test_without_end(void)
 {
@@ -452,6 +519,8 @@ int main(int argc, char **argv)
         TEST(test_the_next_token),
         TEST(test_attention_is_told),
         TEST(test_what_a_step_reads),
+        TEST(test_a_prompt_of_one_token),
+        TEST(test_shares_are_of_the_first_prompt),
         TEST(test_without_end),
         TEST(test_cache_policies_are_listed),
         TEST(test_more_than_memory),

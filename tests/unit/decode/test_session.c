@@ -53,18 +53,23 @@ static ls_model *open_model(size_t config)
     return m;
 }
 
-static ls_context *make(ls_model *m, const char *kv)
+static ls_context *make_as(ls_model *m, const char *kv, size_t n_ctx, size_t block, ls_compute compute)
 {
     ls_context_options o;
     ls_context *ctx = NULL;
     ls_context_options_defaults(&o);
-    o.n_ctx = N;
+    o.n_ctx = n_ctx;
     o.n_threads = 2;
-    o.block = 64;
-    o.compute = LS_COMPUTE_FP32;
+    o.block = block;
+    o.compute = compute;
     o.kv = kv;
     REQUIRE_OK(ls_context_create(m, &o, &ctx, &err), err);
     return ctx;
+}
+
+static ls_context *make(ls_model *m, const char *kv)
+{
+    return make_as(m, kv, N, 64, LS_COMPUTE_FP32);
 }
 
 /* A prompt, then single tokens to `end`. */
@@ -150,6 +155,58 @@ static void test_store(void)
     ls_model_close(m);
 }
 
+/* How many rows a block has and how long a context may be is no part of what it holds. */
+static void test_other_sizes(void)
+{
+    static const struct {
+        size_t n_ctx, block;
+    } sizes[] = { { N, 7 }, { N, 200 }, { 1500, 512 }, { 400, 400 } };
+    ls_model *m = open_model(0);
+    const char *path = tiny_path(dir, "session");
+    for (size_t s = 0; s < LSI_LEN(specs); s++)
+        for (size_t i = 0; i < LSI_LEN(sizes); i++) {
+            ls_context *a = make(m, specs[s]),
+                       *b = make_as(m, specs[s], sizes[i].n_ctx, sizes[i].block, LS_COMPUTE_FP32);
+            ls_session session = { 0 };
+            float logits[V];
+            feed(a, PROMPT + 10);
+            REQUIRE_OK(ls_context_save(a, path, ids, NULL, 0, &err), err);
+            REQUIRE_OK(ls_context_load(b, path, &session, &err), err);
+            ls_session_free(&session);
+            go_on(a, 3, want);
+            go_on(b, 3, got);
+            CHECK_MEM(got, sizeof got, want, sizeof want);
+            REQUIRE_OK(ls_context_append(b, ids, 40, logits, &err), err); /* and so do prompts */
+            ls_context_free(a);
+            ls_context_free(b);
+        }
+    ls_model_close(m);
+}
+
+/* The first token is a prompt like any other, also for who reads its session. */
+static void test_a_prompt_of_one_token(void)
+{
+    ls_model *m = open_model(0);
+    const char *path = tiny_path(dir, "session");
+    for (size_t s = 0; s < LSI_LEN(specs); s++)
+        for (size_t n = 1; n <= 150; n += 149) {
+            ls_context *a = make(m, specs[s]), *b = make(m, specs[s]);
+            ls_session session = { 0 };
+            for (size_t i = 0; i < n; i++)
+                REQUIRE_OK(ls_context_append(a, ids + i, 1, NULL, &err), err);
+            REQUIRE_OK(ls_context_save(a, path, ids, NULL, 0, &err), err);
+            REQUIRE_OK(ls_context_load(b, path, &session, &err), err);
+            CHECK_STR(ls_context_kv(b), ls_context_kv(a));
+            ls_session_free(&session);
+            go_on(a, 3, want);
+            go_on(b, 3, got);
+            CHECK_MEM(got, sizeof got, want, sizeof want);
+            ls_context_free(a);
+            ls_context_free(b);
+        }
+    ls_model_close(m);
+}
+
 static void refused(ls_context *ctx, const char *path, ls_status status, const char *word)
 {
     ls_session session = { 0 };
@@ -165,11 +222,15 @@ static void test_other_settings(void)
 {
     ls_model *m = open_model(0), *other = open_model(1);
     const char *path = tiny_path(dir, "session");
-    ls_context *a = make(m, "full:fp32"), *b = make(m, "full:bf16"), *c = make(other, "full:fp32");
+    ls_context *a = make(m, "full:fp32"), *b = make(m, "full:bf16"), *c = make(other, "full:fp32"),
+               *d = make_as(m, "full:fp32", N, 64, LS_COMPUTE_AUTO),
+               *e = make_as(m, "full:fp32", PROMPT - 1, 64, LS_COMPUTE_FP32);
     feed(a, PROMPT);
     REQUIRE_OK(ls_context_save(a, path, ids, NULL, 0, &err), err);
     refused(b, path, LS_E_INVAL, "full:fp32, not full:bf16");
     refused(c, path, LS_E_INVAL, "another model");
+    refused(d, path, LS_E_INVAL, "--compute fp32, not auto");
+    refused(e, path, LS_E_LIMIT, "holds 300 tokens, the context at most 299");
     refused(a, tiny_path(dir, "none"), LS_E_IO, "No such file");
     refused(a, dir, LS_E_FORMAT, "is no session");
     CHECK_INT(ls_context_assign(b, a, &err), LS_E_INVAL);
@@ -177,6 +238,8 @@ static void test_other_settings(void)
     ls_context_free(a);
     ls_context_free(b);
     ls_context_free(c);
+    ls_context_free(d);
+    ls_context_free(e);
     ls_model_close(m);
     ls_model_close(other);
 }
@@ -220,10 +283,9 @@ static void test_damage(void)
 int main(int argc, char **argv)
 {
     static const struct test tests[] = {
-        TEST(test_fork),
-        TEST(test_store),
-        TEST(test_other_settings),
-        TEST(test_damage),
+        TEST(test_fork),           TEST(test_store),
+        TEST(test_other_sizes),    TEST(test_a_prompt_of_one_token),
+        TEST(test_other_settings), TEST(test_damage),
     };
     for (size_t i = 0; i < N; i++)
         ids[i] = (int32_t)(i * 7 % V);
