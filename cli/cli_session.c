@@ -24,6 +24,12 @@ void session_context_options(struct session *s, size_t n_ctx, ls_context_options
     c->progress_user = &s->progress;
 }
 
+void session_note_trained(const struct session *s)
+{
+    cli_note(s->o->quiet, "the model was trained for %zu tokens; beyond them its answers may get worse",
+             s->info.n_ctx_train);
+}
+
 int session_no_context(ls_status st, const ls_error *err)
 {
     return st == LS_E_INVAL ? cli_usage("%s", err->text) : cli_fail("%s", err->text);
@@ -64,8 +70,7 @@ static int open_context(struct session *s, size_t n_ctx)
              format_bytes(weights, (double)s->info.weight_bytes), tokens,
              format_bytes(cache, (double)plan.cache_bytes), ls_context_kv(s->ctx));
     if (!endless && s->info.n_ctx_train && n_ctx > s->info.n_ctx_train)
-        cli_note(s->o->quiet, "the model was trained for %zu tokens; beyond them its answers may get worse",
-                 s->info.n_ctx_train);
+        session_note_trained(s);
     return EXIT_OK;
 }
 

@@ -55,6 +55,9 @@ void session_close(struct session *s);
 /** Say why there is no context. An exit status: what cannot be is a mistake of the command line. */
 int session_no_context(ls_status st, const ls_error *err);
 
+/** Tell that more tokens are asked for than the model was trained for. */
+void session_note_trained(const struct session *s);
+
 /** Fill in what the options say about the context. */
 void session_context_options(struct session *s, size_t n_ctx, ls_context_options *c);
 

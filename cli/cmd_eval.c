@@ -135,6 +135,18 @@ static int open_files(struct eval *e)
     return status;
 }
 
+/* As for every command: what lies beyond the training is told. */
+static void note_lengths(const struct eval *e)
+{
+    const size_t trained = e->s.info.n_ctx_train;
+    size_t longest = 0;
+
+    for (size_t i = 0; i < e->lengths.n; i++)
+        longest = (size_t)e->lengths.items[i] > longest ? (size_t)e->lengths.items[i] : longest;
+    if (trained && longest > trained)
+        session_note_trained(&e->s);
+}
+
 static int read_lists(struct eval *e)
 {
     const struct cli_options *o = e->o;
@@ -680,9 +692,13 @@ int cmd_eval(const struct cli_options *o)
 
     if (o->resume && !o->out)
         return cli_usage("--resume goes on with what a folder holds: name it with --out DIR");
+    if (o->csv && o->json)
+        return cli_usage("--csv and --json are two forms of the one table: take one; --out DIR writes all");
     status = read_lists(&e);
     if (status == EXIT_OK)
         status = open_model(&e);
+    if (status == EXIT_OK)
+        note_lengths(&e);
     if (status == EXIT_OK)
         status = open_source(&e);
     if (status == EXIT_OK && o->show) {

@@ -126,3 +126,8 @@ $ longspan eval -m "$RECALL" --kv full,snapkv:budget=20 -q
 $ longspan eval -m "$RECALL" --resume
 2> longspan: --resume goes on with what a folder holds: name it with --out DIR
 [2]
+$ longspan eval -m "$RECALL" --task passkey --length 512 --csv --json
+2> longspan: --csv and --json are two forms of the one table: take one; --out DIR writes all
+[2]
+$ longspan eval -m "$RECALL" --task passkey --length 17k --cases 1 --protocol dense --haystack made-up --csv 2>&1 > c | grep trained
+longspan: the model was trained for 16384 tokens; beyond them its answers may get worse

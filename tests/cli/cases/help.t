@@ -99,7 +99,7 @@ longspan help kv: how keys and values of past tokens are kept
                             once and cut afterwards (default: windowed)
     self=no|yes             the newest token is one of the recent ones, as in some other programs
                             (default: no)
-    e.g. --kv streaming:sink=4,recent=1020  generate for as long as you like in the memory of 1,024 tokens
+    e.g. --kv streaming:sink=4,recent=1020  generate for as long as you like from 1,024 tokens
 
 $ longspan help kv | awk 'length > 120'
 # It fits a narrow terminal.
