@@ -216,7 +216,8 @@ typedef struct ls_eval_row {
 
 typedef struct ls_eval_log ls_eval_log;
 
-/** What session files tell models apart by: other weights give another number. */
+/** What session files tell models apart by: settings and samples of every tensor. Other weights give another
+ * number; a change of single elements may not. */
 LS_API uint64_t ls_eval_model_digest(const ls_model *model);
 
 /**

@@ -35,12 +35,8 @@ void lsi_cpu_states_merge(const struct lsi_cpu_states *s, size_t i, size_t n, si
         const float w = exp2f(s->m[i + c * step] - m);
         const float *part = acc + c * step * D;
         l += w * s->l[i + c * step];
-        if (c == 0)
-            for (size_t d = 0; d < D; d++)
-                acc[d] *= w;
-        else
-            for (size_t d = 0; d < D; d++)
-                acc[d] += w * part[d];
+        for (size_t d = 0; d < D; d++)
+            acc[d] = (c > 0 ? acc[d] : 0.0f) + w * part[d];
     }
     s->m[i] = m;
     s->l[i] = l;

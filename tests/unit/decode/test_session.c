@@ -155,6 +155,20 @@ static void test_store(void)
     ls_model_close(m);
 }
 
+/* b becomes what a is, through a file; each goes on with the same bits. */
+static void check_through_file(ls_context *a, ls_context *b)
+{
+    const char *path = tiny_path(dir, "session");
+    ls_session session = { 0 };
+    REQUIRE_OK(ls_context_save(a, path, ids, NULL, 0, &err), err);
+    REQUIRE_OK(ls_context_load(b, path, &session, &err), err);
+    CHECK_STR(ls_context_kv(b), ls_context_kv(a));
+    ls_session_free(&session);
+    go_on(a, 3, want);
+    go_on(b, 3, got);
+    CHECK_MEM(got, sizeof got, want, sizeof want);
+}
+
 /* How many rows a block has and how long a context may be is no part of what it holds. */
 static void test_other_sizes(void)
 {
@@ -162,20 +176,13 @@ static void test_other_sizes(void)
         size_t n_ctx, block;
     } sizes[] = { { N, 7 }, { N, 200 }, { 1500, 512 }, { 400, 400 } };
     ls_model *m = open_model(0);
-    const char *path = tiny_path(dir, "session");
     for (size_t s = 0; s < LSI_LEN(specs); s++)
         for (size_t i = 0; i < LSI_LEN(sizes); i++) {
             ls_context *a = make(m, specs[s]),
                        *b = make_as(m, specs[s], sizes[i].n_ctx, sizes[i].block, LS_COMPUTE_FP32);
-            ls_session session = { 0 };
             float logits[V];
             feed(a, PROMPT + 10);
-            REQUIRE_OK(ls_context_save(a, path, ids, NULL, 0, &err), err);
-            REQUIRE_OK(ls_context_load(b, path, &session, &err), err);
-            ls_session_free(&session);
-            go_on(a, 3, want);
-            go_on(b, 3, got);
-            CHECK_MEM(got, sizeof got, want, sizeof want);
+            check_through_file(a, b);
             REQUIRE_OK(ls_context_append(b, ids, 40, logits, &err), err); /* and so do prompts */
             ls_context_free(a);
             ls_context_free(b);
@@ -187,20 +194,12 @@ static void test_other_sizes(void)
 static void test_a_prompt_of_one_token(void)
 {
     ls_model *m = open_model(0);
-    const char *path = tiny_path(dir, "session");
     for (size_t s = 0; s < LSI_LEN(specs); s++)
         for (size_t n = 1; n <= 150; n += 149) {
             ls_context *a = make(m, specs[s]), *b = make(m, specs[s]);
-            ls_session session = { 0 };
             for (size_t i = 0; i < n; i++)
                 REQUIRE_OK(ls_context_append(a, ids + i, 1, NULL, &err), err);
-            REQUIRE_OK(ls_context_save(a, path, ids, NULL, 0, &err), err);
-            REQUIRE_OK(ls_context_load(b, path, &session, &err), err);
-            CHECK_STR(ls_context_kv(b), ls_context_kv(a));
-            ls_session_free(&session);
-            go_on(a, 3, want);
-            go_on(b, 3, got);
-            CHECK_MEM(got, sizeof got, want, sizeof want);
+            check_through_file(a, b);
             ls_context_free(a);
             ls_context_free(b);
         }
