@@ -1,16 +1,6 @@
 /*
- * Bounds of keys on the CPU. Those of fp32 keys are exact: the bounds of a run lie in memory like a key of
- * 2 D dimensions,
- *
- *     lo[0] hi[0] lo[1] hi[1] ...
- *
- * in the tiles of kernels/kv_layout.h, because the best that a run can reach is then the product of such a
- * key with the query of 2 D dimensions
- *
- *     min(q[0], 0) max(q[0], 0) min(q[1], 0) max(q[1], 0) ...
- *
- * so that scores of runs are scores of keys, and the same kernels serve. Those of other keys are bytes,
- * rounded outwards (lsk_bounds_most): a step of decoding reads them all.
+ * Bounds of keys on the CPU: bytes rounded outwards (lsk_bounds_most of kernels/kv_layout.h), because a step
+ * of decoding reads them all.
  */
 #include "backend/cpu_attention.h"
 
@@ -19,19 +9,9 @@
 #define ALONE_ELEMENTS 65536 /* numbers that one thread goes through faster than two wake up */
 #define ALONE_CHOICES  8192  /* the same of numbers that are chosen from */
 
-static bool is_f32(const struct lsi_bounds *b)
+size_t lsi_bounds_page_bytes(size_t G, size_t D)
 {
-    return b->format == LSI_KV_F32;
-}
-
-static size_t head_bytes(enum lsi_kv_format format, size_t D)
-{
-    return format == LSI_KV_F32 ? LSI_KV_PAGE * 2 * D * sizeof(float) : lsk_bounds_head_bytes(D);
-}
-
-size_t lsi_bounds_page_bytes(enum lsi_kv_format format, size_t G, size_t D)
-{
-    return G * head_bytes(format, D);
+    return G * lsk_bounds_head_bytes(D);
 }
 
 /* ---- storing ------------------------------------------------------------------------- */
@@ -68,18 +48,10 @@ static void put_bytes(unsigned char *head, size_t D, size_t run, const float *lo
     }
 }
 
-static void put_f32(float *head, size_t D, size_t run, const float *lo, const float *hi)
-{
-    for (size_t d = 0; d < D; d++) {
-        head[lsk_kv_f32_k(2 * D, run, 2 * d)] = lo[d];
-        head[lsk_kv_f32_k(2 * D, run, 2 * d + 1)] = hi[d];
-    }
-}
-
 static void store_run(const struct store *s, size_t g, size_t run)
 {
     const size_t D = s->kv->D, begin = run * s->b->run, end = begin + s->b->run;
-    unsigned char *bounds = (unsigned char *)s->b->pages[run / LSI_KV_PAGE] + g * head_bytes(s->b->format, D);
+    unsigned char *bounds = (unsigned char *)s->b->pages[run / LSI_KV_PAGE] + g * lsk_bounds_head_bytes(D);
     float key[LSK_ROPE_MAX * 2], lo[LSK_ROPE_MAX * 2], hi[LSK_ROPE_MAX * 2];
 
     for (size_t slot = begin; slot < end; slot++) {
@@ -94,10 +66,7 @@ static void store_run(const struct store *s, size_t g, size_t run)
             hi[d] = slot == begin || key[d] > hi[d] ? key[d] : hi[d];
         }
     }
-    if (is_f32(s->b))
-        put_f32((float *)(void *)bounds, D, run % LSI_KV_PAGE, lo, hi);
-    else
-        put_bytes(bounds, D, run % LSI_KV_PAGE, lo, hi);
+    put_bytes(bounds, D, run % LSI_KV_PAGE, lo, hi);
 }
 
 /* The runs of one tile, which share cache lines. */
@@ -121,7 +90,7 @@ void lsi_cpu_bounds_store(struct lsi_exec *ex, const struct lsi_bounds *b, const
     const bool alone = n_runs * b->run * b->G * b->D <= ALONE_ELEMENTS;
 
     const bool packed = lsi_kv_kind(kv->format) == LSI_KV_KIVI;
-    LSI_ASSERT((packed || b->format == kv->format) && b->D <= 2 * LSK_ROPE_MAX);
+    LSI_ASSERT(b->D <= 2 * LSK_ROPE_MAX);
     if (n_runs == 0)
         return;
     s.load = lsi_cpu_kv_load_kernel(lsi_cpu_kernels(ex), kv->format);
@@ -134,11 +103,10 @@ void lsi_cpu_bounds_store(struct lsi_exec *ex, const struct lsi_bounds *b, const
 
 struct scores {
     const struct lsi_bounds *b;
-    lsk_attn_scores_fn *kernel; /* lsk_attn_bounds_fn is the same */
+    lsk_attn_bounds_fn *kernel;
     lsk_exp2_columns_fn *exp2_columns;
     size_t H, group, n_runs;
-    size_t dims;  /* of a query: D, or 2 D for bounds in fp32 */
-    float *q;     /* [H][dims] */
+    float *q;     /* [H][D] */
     float *block; /* [pages][G][group][LSI_KV_PAGE] */
     float *most;  /* [pages][H]: the greatest score of a head in a page */
     float *base;  /* [H]: and of all */
@@ -148,7 +116,7 @@ struct scores {
 
 static void layout(struct lsi_arena *s, struct scores *c, size_t H, size_t D, size_t n_runs)
 {
-    c->q = lsi_arena_take(s, H * 2 * D, sizeof(float));
+    c->q = lsi_arena_take(s, H * D, sizeof(float));
     c->block = lsi_arena_take(s, lsi_div_up(n_runs, LSI_KV_PAGE) * H, LSI_KV_PAGE * sizeof(float));
     c->most = lsi_arena_take(s, lsi_div_up(n_runs, LSI_KV_PAGE) * H, sizeof(float));
     c->base = lsi_arena_take(s, H, sizeof(float));
@@ -197,7 +165,7 @@ static float greatest(const float *x, size_t n)
 static const unsigned char *head_of(const struct scores *c, size_t task)
 {
     const struct lsi_bounds *b = c->b;
-    return (const unsigned char *)b->pages[task / b->G] + task % b->G * head_bytes(b->format, b->D);
+    return (const unsigned char *)b->pages[task / b->G] + task % b->G * lsk_bounds_head_bytes(b->D);
 }
 
 static void score_task(void *ctx, size_t task, int thread)
@@ -208,9 +176,9 @@ static void score_task(void *ctx, size_t task, int thread)
     const struct lsk_attn_scores k = {
         .head = head_of(c, task),
         .next = last ? NULL : head_of(c, task + 1),
-        .D = c->dims,
+        .D = c->b->D,
         .n_rows = c->group,
-        .q = c->q + g * c->group * c->dims,
+        .q = c->q + g * c->group * c->b->D,
         .to = lsi_round_up(runs_of(c, page), LSK_SCORES_STEP),
         .z = block_of(c, page, g),
     };
@@ -270,7 +238,6 @@ void lsi_cpu_bounds_scores(struct lsi_exec *ex, const struct lsi_bounds *b, cons
     const double unit = set == LSI_BOUNDS_PSEUDO ? LSI_LOG2_E : 1.0;
     struct scores c = { .b = b, .H = H, .group = H / b->G, .n_runs = n_runs };
 
-    c.dims = is_f32(b) ? 2 * b->D : b->D;
     c.exp2_columns = kernels->exp2_columns;
     c.sums = scores;
     c.ld = ld;
@@ -279,16 +246,9 @@ void lsi_cpu_bounds_scores(struct lsi_exec *ex, const struct lsi_bounds *b, cons
         return;
     layout(&ex->scratch, &c, H, b->D, n_runs);
     LSI_ASSERT(!ex->scratch.failed);
-    c.kernel = is_f32(b) ? kernels->attn_scores_f32 : kernels->attn_bounds;
-    for (size_t i = 0; i < H * b->D; i++) {
-        const float x = (float)((double)scale * unit) * q[i];
-        if (is_f32(b)) {
-            c.q[2 * i] = x < 0.0f ? x : 0.0f;
-            c.q[2 * i + 1] = x > 0.0f ? x : 0.0f;
-        } else {
-            c.q[i] = x;
-        }
-    }
+    c.kernel = kernels->attn_bounds;
+    for (size_t i = 0; i < H * b->D; i++)
+        c.q[i] = (float)((double)scale * unit) * q[i];
     struct lsi_pool *pool = n_runs * 2 * b->D * b->G <= ALONE_ELEMENTS ? NULL : ex->pool;
     const size_t n_tasks = lsi_div_up(n_runs, LSI_KV_PAGE) * b->G;
     lsi_parallel_split(pool, n_tasks, score_task, &c);

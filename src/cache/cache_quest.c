@@ -124,7 +124,7 @@ static size_t with_bounds(const struct lsi_cache_shape *shape, const struct lsi_
     size_t bounds, total;
     if (tokens == SIZE_MAX ||
         !lsi_mul_size(place_of(shape, spec, shape->L) * bounds_pages(spec, n_tokens),
-                      lsi_bounds_page_bytes(spec->format, shape->G, shape->D), &bounds) ||
+                      lsi_bounds_page_bytes(shape->G, shape->D), &bounds) ||
         !lsi_add_size(tokens, bounds, &total))
         return SIZE_MAX;
     return total;
@@ -199,8 +199,7 @@ static ls_status create(struct lsi_cache **cache, const struct lsi_cache_shape *
     LSI_TRY(make(&c, shape, spec, NULL, alloc, err));
     ls_status st = LS_OK;
     if (n_bounded > 0) {
-        st = lsi_page_pool_create(&pool, lsi_bounds_page_bytes(spec->format, shape->G, shape->D), n_bounded,
-                                  alloc, err);
+        st = lsi_page_pool_create(&pool, lsi_bounds_page_bytes(shape->G, shape->D), n_bounded, alloc, err);
         if (st == LS_OK && !make_tables(c, pool, n_bounded))
             st = lsi_fail(err, LS_E_NOMEM, "out of memory for the KV cache");
     }
@@ -256,11 +255,9 @@ static ls_status make_room(struct cache_quest *c, size_t n_tokens, ls_error *err
 static struct lsi_bounds bounds_of(const struct cache_quest *c, size_t place)
 {
     const struct lsi_cache *base = &c->base;
-    return (struct lsi_bounds){ .format = base->spec.format,
-                                .G = base->shape.G,
-                                .D = base->shape.D,
-                                .run = run_tokens(base),
-                                .pages = c->bounds[place].page };
+    return (struct lsi_bounds){
+        .G = base->shape.G, .D = base->shape.D, .run = run_tokens(base), .pages = c->bounds[place].page
+    };
 }
 
 static struct lsi_kv_view view(const struct cache_quest *c, size_t layer)
@@ -501,7 +498,7 @@ static size_t bytes_read(const struct lsi_cache *cache)
     const struct lsi_cache_shape *s = &cache->shape;
     const struct cache_quest *c = (const struct cache_quest *)cache;
     const size_t n = cache->length + 1, sets = per_q(&cache->spec) ? s->H / s->G : 1;
-    const size_t run_bytes = lsi_bounds_page_bytes(cache->spec.format, s->G, s->D) / LSI_KV_PAGE;
+    const size_t run_bytes = lsi_bounds_page_bytes(s->G, s->D) / LSI_KV_PAGE;
     size_t total = 0;
     for (size_t l = 0; l < s->L; l++) {
         const size_t some = in_runs(c, l, n), runs = runs_read(cache, l, n) * sets * run_tokens(cache);

@@ -17,7 +17,7 @@
 #include "decode/context_impl.h"
 
 #define MAGIC   "LSSESS\r\n"
-#define VERSION 3
+#define VERSION 4
 #define ALIGN   4096 /* of tables of pages: what every system can map */
 
 struct header {

@@ -2,15 +2,22 @@
  * How a page of a cache lies in memory. A page holds LSK_PAGE consecutive slots of
  * one layer, one kv head after the other:
  *
- *     page   [ head 0: K part | V part | scales ][ head 1: ... ] ...
+ *     page   [ head 0: tiles | scales ][ head 1: ... ] ...
  *
- * Keys are grouped in tiles of LSK_TILE = 16 slots, lane by lane, so that one
+ * A head's slots are cut into tiles of LSK_TILE = 16. The keys of a tile and its values lie together, so that
+ * who reads a few tiles finds both in one page of the system; two tiles lie in mirror order,
+ *
+ *     [ K 0 | V 0 | V 1 | K 1 ][ K 2 | V 2 | V 3 | K 3 ] ...
+ *
+ * so that the values of 32 slots are one operand of a matrix tile.
+ *
+ * Keys are grouped lane by lane, so that one
  * vector holds the same dimensions of 16 keys: scores need no horizontal sums.
  * Values are grouped by 1, 2 or 4 slots, so that one vector holds the same slots
  * of 16 dimensions. The groups fill 32 bits, which makes the parts operands of the
  * pairwise (bf16) and fourfold (int8) products and of matrix tiles as they are.
  *
- *     bf16   K  [page/16][D/2][16 keys][2 dims]
+ *     bf16   K  [D/2][16 keys][2 dims]
  *
  *                   key 0    key 1         key 15
  *               +--------+--------+-- --+--------+
@@ -18,7 +25,7 @@
  *               +--------+--------+-- --+--------+
  *               | d2  d3 | d2  d3 | ... | d2  d3 |
  *
- *            V  [page/2][D][2 slots]
+ *            V  [8][D][2 slots]
  *
  *                  dim 0    dim 1         dim D-1
  *               +--------+--------+-- --+--------+
@@ -26,11 +33,11 @@
  *               +--------+--------+-- --+--------+
  *               | s2  s3 | s2  s3 | ... | s2  s3 |
  *
- *     f32    K  [page/16][D][16 keys]            V  [page][D]
+ *     f32    K  [D][16 keys]            V  [16][D]
  *
- *     q8     K  [page/16][Dq/4][16 keys][4 dims] unsigned, value = (byte - 128) * scale
- *            V  [page/4][Dq][4 slots]            signed, value = byte * scale
- *            then the scales of the keys and those of the values, bf16 [runs][page] each:
+ *     q8     K  [Dq/4][16 keys][4 dims] unsigned, value = (byte - 128) * scale
+ *            V  [4][Dq][4 slots]            signed, value = byte * scale
+ *            behind all tiles the scales of the keys and those of the values, bf16 [runs][page] each:
  *            one for each run of LSK_KV_Q8_RUN = 32 dimensions of a slot, of which the
  *            last may be shorter; Dq = D rounded up to 4
  *
@@ -57,16 +64,28 @@
 
 #define LSK_KV_Q8_RUN 32 /* dimensions that share a scale */
 
+/* ---- where the keys of a slot's tile begin, and its values, in sizes of a tile's keys ---- */
+
+static inline size_t lsk_kv_k_tile(size_t slot)
+{
+    return slot / (2 * LSK_TILE) * 4 + slot / LSK_TILE % 2 * 3;
+}
+
+static inline size_t lsk_kv_v_tile(size_t slot)
+{
+    return slot / (2 * LSK_TILE) * 4 + slot / LSK_TILE % 2 + 1;
+}
+
 /* ---- bf16: offsets in elements from the start of the head ---------------------- */
 
 static inline size_t lsk_kv_bf16_k(size_t D, size_t slot, size_t d)
 {
-    return slot / LSK_TILE * LSK_TILE * D + d / 2 * (2 * LSK_TILE) + slot % LSK_TILE * 2 + d % 2;
+    return lsk_kv_k_tile(slot) * LSK_TILE * D + d / 2 * (2 * LSK_TILE) + slot % LSK_TILE * 2 + d % 2;
 }
 
 static inline size_t lsk_kv_bf16_v(size_t D, size_t slot, size_t d)
 {
-    return LSK_PAGE * D + slot / 2 * 2 * D + 2 * d + slot % 2;
+    return lsk_kv_v_tile(slot) * LSK_TILE * D + slot % LSK_TILE / 2 * 2 * D + 2 * d + slot % 2;
 }
 
 static inline size_t lsk_kv_bf16_head_bytes(size_t D)
@@ -78,12 +97,12 @@ static inline size_t lsk_kv_bf16_head_bytes(size_t D)
 
 static inline size_t lsk_kv_f32_k(size_t D, size_t slot, size_t d)
 {
-    return slot / LSK_TILE * LSK_TILE * D + d * LSK_TILE + slot % LSK_TILE;
+    return lsk_kv_k_tile(slot) * LSK_TILE * D + d * LSK_TILE + slot % LSK_TILE;
 }
 
 static inline size_t lsk_kv_f32_v(size_t D, size_t slot, size_t d)
 {
-    return LSK_PAGE * D + slot * D + d;
+    return lsk_kv_v_tile(slot) * LSK_TILE * D + slot % LSK_TILE * D + d;
 }
 
 static inline size_t lsk_kv_f32_head_bytes(size_t D)
@@ -100,13 +119,14 @@ static inline size_t lsk_kv_q8_dims(size_t D)
 
 static inline size_t lsk_kv_q8_k(size_t D, size_t slot, size_t d)
 {
-    return slot / LSK_TILE * LSK_TILE * lsk_kv_q8_dims(D) + d / 4 * (4 * LSK_TILE) + slot % LSK_TILE * 4 +
+    return lsk_kv_k_tile(slot) * LSK_TILE * lsk_kv_q8_dims(D) + d / 4 * (4 * LSK_TILE) + slot % LSK_TILE * 4 +
            d % 4;
 }
 
 static inline size_t lsk_kv_q8_v(size_t D, size_t slot, size_t d)
 {
-    return LSK_PAGE * lsk_kv_q8_dims(D) + slot / 4 * 4 * lsk_kv_q8_dims(D) + 4 * d + slot % 4;
+    return lsk_kv_v_tile(slot) * LSK_TILE * lsk_kv_q8_dims(D) + slot % LSK_TILE / 4 * 4 * lsk_kv_q8_dims(D) +
+           4 * d + slot % 4;
 }
 
 static inline size_t lsk_kv_q8_runs(size_t D)

@@ -96,19 +96,17 @@ void lsi_op_kv_load(struct lsi_exec *ex, const struct lsi_kv_view *kv, size_t sl
 
 /*
  * Bounds of keys: of each run of `run` consecutive slots the least and the greatest value of every dimension
- * of every kv head. Pages hold LSI_KV_PAGE runs each. Where fp32 is said the numbers are fp32; else they are
- * bytes with a scale for each run, rounded outwards by less than 1/127 of the greatest, so that the bounds
- * hold for the keys as they are stored.
+ * of every kv head. Pages hold LSI_KV_PAGE runs each, as bytes with a scale for each run, rounded outwards by
+ * less than 1/127 of the greatest, so that the bounds hold for the keys as they are stored.
  */
 struct lsi_bounds {
-    enum lsi_kv_format format; /* of the keys; of packed ones bf16 or fp32 as is wanted */
     size_t G, D;
     size_t run;
     void *const *pages;
 };
 
 /** Bytes of one page of bounds. A multiple of 64. */
-size_t lsi_bounds_page_bytes(enum lsi_kv_format format, size_t G, size_t D);
+size_t lsi_bounds_page_bytes(size_t G, size_t D);
 
 /** Bounds of runs first .. first + n_runs - 1, all of whose slots are stored in kv. */
 void lsi_op_bounds_store(struct lsi_exec *ex, const struct lsi_bounds *b, const struct lsi_kv_view *kv,

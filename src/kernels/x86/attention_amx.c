@@ -55,16 +55,17 @@ static void scores(const struct block *b, const lsi_bf16 *q, float (*z)[LSK_PAGE
     const size_t D = b->a->D, stride = LSK_PAGE * sizeof(float);
 
     for (size_t s = b->from; s < b->to; s += 2 * LSK_TILE) {
-        const lsi_bf16 *k = (const lsi_bf16 *)b->a->head + s * D;
+        const lsi_bf16 *k0 = (const lsi_bf16 *)b->a->head + lsk_kv_bf16_k(D, s, 0);
+        const lsi_bf16 *k1 = (const lsi_bf16 *)b->a->head + lsk_kv_bf16_k(D, s + LSK_TILE, 0);
         _tile_zero(0);
         _tile_zero(1);
         _tile_zero(2);
         _tile_zero(3);
         for (size_t d = 0; d < D; d += STEP) {
             _tile_loadd(4, q + d, D * 2);
-            _tile_loadd(6, k + d * LSK_TILE, 64);
+            _tile_loadd(6, k0 + d * LSK_TILE, 64);
             _tile_loadd(5, q + LSK_TILE * D + d, D * 2);
-            _tile_loadd(7, k + LSK_TILE * D + d * LSK_TILE, 64);
+            _tile_loadd(7, k1 + d * LSK_TILE, 64);
             _tile_dpbf16ps(0, 4, 6);
             _tile_dpbf16ps(1, 4, 7);
             _tile_dpbf16ps(2, 5, 6);
@@ -116,7 +117,6 @@ static float weights(const struct block *b, size_t r, float *z, lsi_bf16 *w)
 static void values(const struct block *b, lsi_bf16 (*w)[LSK_PAGE])
 {
     const size_t D = b->a->D;
-    const lsi_bf16 *v = (const lsi_bf16 *)b->a->head + LSK_PAGE * D;
     float *acc = b->a->acc + b->r0 * D;
 
     for (size_t d = 0; d < D; d += 2 * LSK_TILE) {
@@ -125,10 +125,12 @@ static void values(const struct block *b, lsi_bf16 (*w)[LSK_PAGE])
         _tile_loadd(2, acc + LSK_TILE * D + d, D * 4);
         _tile_loadd(3, acc + LSK_TILE * D + d + LSK_TILE, D * 4);
         for (size_t s = b->from; s < b->to; s += STEP) {
+            /* The values of STEP slots lie together (kv_layout.h). */
+            const lsi_bf16 *v = (const lsi_bf16 *)b->a->head + lsk_kv_bf16_v(D, s, d);
             _tile_loadd(4, &w[0][s], LSK_PAGE * 2);
-            _tile_loadd(6, v + s * D + 2 * d, D * 4);
+            _tile_loadd(6, v, D * 4);
             _tile_loadd(5, &w[LSK_TILE][s], LSK_PAGE * 2);
-            _tile_loadd(7, v + s * D + 2 * d + 2 * LSK_TILE, D * 4);
+            _tile_loadd(7, v + 2 * LSK_TILE, D * 4);
             _tile_dpbf16ps(0, 4, 6);
             _tile_dpbf16ps(1, 4, 7);
             _tile_dpbf16ps(2, 5, 6);

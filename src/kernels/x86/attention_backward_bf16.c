@@ -27,19 +27,19 @@ static uint64_t exchange(uint64_t x)
  */
 static void pack_page(const struct pairs_operands *o, const void *head, size_t D, size_t from, size_t to)
 {
-    const unsigned char *k = head, *v = k + LSK_PAGE * D * sizeof(lsi_bf16);
+    const lsi_bf16 *page = head;
     const size_t block = LSK_BACKWARD_SLOTS, word = sizeof(uint32_t);
 
     for (size_t s = from; s < to; s += LSK_TILE)
         for (size_t pair = 0; pair < D / 2; pair++) {
-            const unsigned char *tile = k + (s / LSK_TILE * (D / 2) + pair) * LSK_TILE * word;
+            const lsi_bf16 *keys = page + lsk_kv_bf16_k(D, s, 2 * pair);
             const size_t column = (s / block * (D / 2) + pair) * block + s % block;
-            memcpy(o->k_columns + column, tile, LSK_TILE * word);
+            memcpy(o->k_columns + column, keys, LSK_TILE * word);
             for (size_t i = 0; i < LSK_TILE; i += 2) {
                 const size_t row = (s + i) / 2 * D + 2 * pair;
                 uint64_t x, y;
-                memcpy(&x, tile + i * word, sizeof x);
-                memcpy(&y, v + row * word, sizeof y);
+                memcpy(&x, keys + 2 * i, sizeof x);
+                memcpy(&y, page + lsk_kv_bf16_v(D, s + i, 2 * pair), sizeof y);
                 x = exchange(x);
                 y = exchange(y);
                 memcpy(o->k_rows + row, &x, sizeof x);

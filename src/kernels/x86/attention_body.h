@@ -26,16 +26,23 @@
  * row has the same bits in any company. Slots are taken in groups of GROUP; those that a row
  * does not see have weight 0.
  *
- * A page is read once, in order, so each block asks for what lies AHEAD bytes further on; at the
- * end of the values this is the next page, which can be anywhere. It asks for the second-level
- * cache: the first level has too few places for lines on their way to keep memory busy.
+ * The passes go over PASS slots at a time: where few rows wait for memory over few, so that a page is read
+ * nearly in the order in which it lies. Each block asks for what lies AHEAD bytes behind what the pass reads;
+ * at the end of the page this is the next one, which can be anywhere. It asks for the second-level cache: the
+ * first level has too few places for lines on their way to keep memory busy.
  *
  * The same passes serve a list of scattered tiles: tile i stands in for slots LSK_TILE i .. of a page,
- * and blocks ask for what lies FAR tiles further on in the list.
+ * and blocks ask for what is read FAR steps later, a step being the keys or the values of a tile.
  */
 #define GROUP 64
-#define AHEAD 6144
+#define AHEAD 12288
 #define FAR   5
+#if PAIRS
+#define PASS LSK_PAGE
+#else
+#define PASS GROUP
+#endif
+#define PASS_TILES (PASS / LSK_TILE)
 #if PAIRS
 #define STEPS           1 /* products with one word */
 #define MULADD(b, x, c) vec_fma_pairs(b, x, c)
@@ -57,57 +64,68 @@ struct NAME(place) {
     size_t slot;
 };
 
-VEC_INLINE const unsigned char *NAME(keys_of)(const struct lsk_attn_tile *t, size_t D)
+VEC_INLINE const unsigned char *NAME(keys_of)(const void *head, size_t tile, size_t D)
 {
-    return (const unsigned char *)t->head + t->tile * (D / FIELDS * 4 * LSK_TILE);
+    return (const unsigned char *)head + lsk_kv_k_tile(tile * LSK_TILE) * (D / FIELDS * 4 * LSK_TILE);
 }
 
-VEC_INLINE const unsigned char *NAME(values_of)(const struct lsk_attn_tile *t, size_t D)
+VEC_INLINE const unsigned char *NAME(values_of)(const void *head, size_t tile, size_t D)
 {
-    return NAME(keys_of)(t, D) + LSK_PAGE * (D / FIELDS * 4);
+    return (const unsigned char *)head + lsk_kv_v_tile(tile * LSK_TILE) * (D / FIELDS * 4 * LSK_TILE);
 }
 
-/* The keys at slot s; list: NULL for a page. */
+/* What to ask for at step `step` of a page. Keys of a pass lie as far behind its first byte as its values:
+ * the bytes of all its tiles of keys are asked for before it begins, and AHEAD more. */
+VEC_INLINE const unsigned char *NAME(later)(const struct lsk_attn *a, size_t step)
+{
+    const size_t tile = a->D / FIELDS * 4 * LSK_TILE;
+    const size_t at = (step + PASS_TILES) * tile + AHEAD, end = 2 * LSK_ATTN_TILES * tile;
+
+    return at < end ? (const unsigned char *)a->head + at
+                    : (const unsigned char *)(a->next ? a->next : a->head) + (at - end);
+}
+
+/* What is read at step `step` of a list. */
+VEC_INLINE const unsigned char *NAME(list_step)(const struct lsk_attn_tile *tiles, size_t n_tiles,
+                                                size_t step, size_t D)
+{
+    const size_t first = step / (2 * PASS_TILES) * PASS_TILES, i = step - 2 * first;
+    const size_t n = n_tiles - first < PASS_TILES ? n_tiles - first : PASS_TILES;
+    const struct lsk_attn_tile *t = &tiles[first + i % n];
+
+    return i < n ? NAME(keys_of)(t->head, t->tile, D) : NAME(values_of)(t->head, t->tile, D);
+}
+
+VEC_INLINE const unsigned char *NAME(list_later)(const struct lsk_attn_tiles *list, size_t step, size_t D)
+{
+    const size_t at = step + FAR, end = 2 * list->n_tiles;
+
+    return at < end                      ? NAME(list_step)(list->tiles, list->n_tiles, at, D)
+           : at - end < 2 * list->n_next ? NAME(list_step)(list->next, list->n_next, at - end, D)
+                                         : NAME(list_step)(list->tiles, list->n_tiles, step, D);
+}
+
+/* Where keys alone are read: the tile as far ahead, of the next page too. */
+VEC_INLINE const unsigned char *NAME(later_keys)(const struct lsk_attn *a, size_t s)
+{
+    const size_t i = s / LSK_TILE + PASS_TILES;
+
+    return i < LSK_ATTN_TILES ? NAME(keys_of)(a->head, i, a->D)
+                              : NAME(keys_of)(a->next ? a->next : a->head, i % LSK_ATTN_TILES, a->D);
+}
+
+/* The keys at slot s, or its values; list: NULL for a page. */
 VEC_INLINE struct NAME(place)
-    NAME(keys)(const struct lsk_attn *a, const struct lsk_attn_tiles *list, size_t s)
+    NAME(find)(const struct lsk_attn *a, const struct lsk_attn_tiles *list, size_t s, bool values)
 {
-    struct NAME(place) p = { .head = a->head, .slot = s };
-    const size_t i = s / LSK_TILE;
+    const size_t i = s / LSK_TILE, first = s / PASS * PASS_TILES;
+    const struct lsk_attn_tile *t = list ? &list->tiles[i] : NULL;
+    const size_t n = list && list->n_tiles - first < PASS_TILES ? list->n_tiles - first : PASS_TILES;
+    const size_t step = first + i + (values ? n : 0), tile = list ? t->tile : i;
+    struct NAME(place) p = { .head = list ? t->head : a->head, .slot = tile * LSK_TILE };
 
-    if (!list) {
-        p.data = p.head + i * (a->D / FIELDS * 4 * LSK_TILE);
-        p.ahead = p.data + AHEAD;
-        return p;
-    }
-    p.head = list->tiles[i].head;
-    p.slot = (size_t)list->tiles[i].tile * LSK_TILE;
-    p.data = NAME(keys_of)(&list->tiles[i], a->D);
-    p.ahead = i + FAR < list->n_tiles       ? NAME(keys_of)(&list->tiles[i + FAR], a->D)
-              : i + FAR < 2 * list->n_tiles ? NAME(values_of)(&list->tiles[i + FAR - list->n_tiles], a->D)
-                                            : p.data;
-    return p;
-}
-
-/* The values at slot s. */
-VEC_INLINE struct NAME(place)
-    NAME(values)(const struct lsk_attn *a, const struct lsk_attn_tiles *list, size_t s)
-{
-    struct NAME(place) p = { .head = a->head, .slot = s };
-    const size_t i = s / LSK_TILE, step = a->D / FIELDS * 4 * LSK_TILE, part = step * (LSK_PAGE / LSK_TILE);
-
-    if (!list) {
-        const unsigned char *next = a->next ? a->next : a->head;
-        p.data = p.head + part + i * step;
-        p.ahead = i * step + AHEAD < part ? p.data + AHEAD : next + (i * step + AHEAD - part);
-        return p;
-    }
-    p.head = list->tiles[i].head;
-    p.slot = (size_t)list->tiles[i].tile * LSK_TILE;
-    p.data = NAME(values_of)(&list->tiles[i], a->D);
-    p.ahead = i + FAR < list->n_tiles ? NAME(values_of)(&list->tiles[i + FAR], a->D)
-              : i + FAR < list->n_tiles + list->n_next
-                  ? NAME(keys_of)(&list->next[i + FAR - list->n_tiles], a->D)
-                  : p.data;
+    p.data = values ? NAME(values_of)(p.head, tile, a->D) : NAME(keys_of)(p.head, tile, a->D);
+    p.ahead = list ? NAME(list_later)(list, step, a->D) : NAME(later)(a, step);
     return p;
 }
 
@@ -123,7 +141,7 @@ VEC_INLINE void NAME(scaled)(const struct lsk_attn *a, const struct lsk_attn_til
                              const float *z, size_t d, size_t from, size_t to)
 {
     for (size_t s = from; s < to; s += VEC_LANES) {
-        const struct NAME(place) p = NAME(values)(a, list, s / LSK_TILE * LSK_TILE);
+        const struct NAME(place) p = NAME(find)(a, list, s, true);
         const vec scale = NAME(scale)(p.head + lsk_kv_q8_v_scales(a->D), p.slot + s % LSK_TILE, d);
         vec_store(scaled + s, vec_mul(vec_load(z + s), scale));
     }
@@ -146,9 +164,11 @@ VEC_INLINE size_t NAME(slot)(size_t turn)
     return turn * 5 % LSK_TILE;
 }
 
-/* z[r][s] for the slots from .. to - 1, multiples of LSK_TILE; n_rows is a constant at every call. */
+/* z[r][s] for the slots from .. to - 1, multiples of LSK_TILE; n_rows is a constant at every call. `alone`:
+ * values are not read. */
 VEC_INLINE void NAME(scores)(const struct lsk_attn *a, const struct lsk_attn_tiles *list, const float *q,
-                             float (*z)[LSK_PAGE], size_t n_rows, size_t from, size_t to, bool fetch)
+                             float (*z)[LSK_PAGE], size_t n_rows, size_t from, size_t to, bool fetch,
+                             bool alone)
 {
     const size_t D = a->D, words = D / FIELDS;
 #if SCALES
@@ -160,7 +180,9 @@ VEC_INLINE void NAME(scores)(const struct lsk_attn *a, const struct lsk_attn_til
     for (size_t s = from; s < to; s += KEYS * VEC_LANES)
         for (size_t first = 0; first < words; first += run) {
             const size_t end = first + run < words ? first + run : words;
-            const struct NAME(place) k = NAME(keys)(a, list, s);
+            struct NAME(place) k = NAME(find)(a, list, s, false);
+            if (alone)
+                k.ahead = NAME(later_keys)(a, s);
             vec sum[ROWS][KEYS][SPLIT];
             VEC_UNROLL
             for (size_t r = 0; r < n_rows; r++)
@@ -231,12 +253,19 @@ static void NAME(hide)(const struct lsk_attn *a, float *z, size_t r, size_t from
 static float NAME(weights)(const struct lsk_attn *a, float *z, size_t r, size_t from, size_t to)
 {
     vec top = vec_set(-INFINITY), sum[GROUP / VEC_LANES];
-    float m = a->m[r];
+    float m = a->m[r], decay = 1.0f;
 
     for (size_t s = from; s < to; s += VEC_LANES)
         top = vec_max(top, vec_load(z + s));
-    m = vec_greatest(top) > m ? vec_greatest(top) : m;
-
+    if (vec_any_above(top,
+                      vec_set(m))) { /* seldom: what is seen later is hardly ever greater than all before */
+        float lane[VEC_LANES];
+        const float before = m;
+        m = vec_greatest(top);
+        vec_store(lane, vec_exp2(vec_set(before - m)));
+        decay = lane[0];
+        a->m[r] = m;
+    }
     const float base = m == -INFINITY ? 0.0f : m;
     for (size_t j = 0; j < GROUP / VEC_LANES; j++)
         sum[j] = vec_zero();
@@ -263,11 +292,8 @@ static float NAME(weights)(const struct lsk_attn *a, float *z, size_t r, size_t 
 #endif
     for (size_t j = 1; j < GROUP / VEC_LANES; j++)
         sum[0] = vec_add(sum[0], sum[j]);
-    float decay[VEC_LANES];
-    vec_store(decay, vec_exp2(vec_set(a->m[r] - base)));
-    a->l[r] = a->l[r] * decay[0] + vec_sum(sum[0]);
-    a->m[r] = m;
-    return decay[0];
+    a->l[r] = a->l[r] * decay + vec_sum(sum[0]);
+    return decay;
 }
 
 /* acc[r][d .. d + n_dims vectors) = decay[r] acc + sum_s z[r][s] v[s][d], slots multiples of LSK_TILE. */
@@ -284,7 +310,7 @@ VEC_INLINE void NAME(add_values)(const struct lsk_attn *a, const struct lsk_attn
     for (size_t j = 0; j < n_dims; j++)
         sum[r][j] = vec_mul(vec_set(decay[r]), vec_load(acc + r * D + d + j * VEC_LANES));
     for (size_t tile = from; tile < to; tile += LSK_TILE) {
-        const struct NAME(place) v = NAME(values)(a, list, tile);
+        const struct NAME(place) v = NAME(find)(a, list, tile, true);
         for (size_t i = 0; i < LSK_TILE / FIELDS; i++) {
             const size_t s = list ? NAME(slot)(i * FIELDS) : i * FIELDS, at = s / FIELDS * D * 4 + d * 4;
             if (fetch)
@@ -365,7 +391,7 @@ VEC_INLINE void NAME(block)(size_t n_rows, const struct lsk_attn *a, size_t r0, 
     NAME(pack)(packed, q, n_rows * a->D);
     q = packed;
 #endif
-    NAME(scores)(a, NULL, q, z, n_rows, from, to, r0 == 0);
+    NAME(scores)(a, NULL, q, z, n_rows, from, to, r0 == 0, false);
     for (size_t r = 0; r < n_rows; r++)
         NAME(hide)(a, z[r], r0 + r, from, to);
     NAME(take_values)(n_rows, a, NULL, z, r0, from, to, to);
@@ -413,8 +439,10 @@ static void NAME(attend)(const struct lsk_attn *a)
         }
         lo = lo / GROUP * GROUP;
         hi = (hi + GROUP - 1) / GROUP * GROUP;
-        if (lo < hi)
-            BY_ROWS(n, NAME(block), a, r, lo, hi)
+        for (size_t from = lo, to; from < hi; from = to) {
+            to = (from / PASS + 1) * PASS < hi ? (from / PASS + 1) * PASS : hi;
+            BY_ROWS(n, NAME(block), a, r, from, to)
+        }
         r += n;
     }
 }
@@ -422,7 +450,7 @@ static void NAME(attend)(const struct lsk_attn *a)
 /* Scores alone of rows r0 .. r0 + n_rows - 1. */
 VEC_INLINE void NAME(score_block)(size_t n_rows, const struct lsk_attn_scores *a, size_t r0)
 {
-    const struct lsk_attn page = { .head = a->head, .D = a->D };
+    const struct lsk_attn page = { .head = a->head, .next = a->next, .D = a->D };
     float(*const z)[LSK_PAGE] = (float(*)[LSK_PAGE])(a->z + r0 * LSK_PAGE);
     const float *q = a->q + r0 * a->D;
 
@@ -431,7 +459,7 @@ VEC_INLINE void NAME(score_block)(size_t n_rows, const struct lsk_attn_scores *a
     NAME(pack)(packed, q, n_rows * a->D);
     q = packed;
 #endif
-    NAME(scores)(&page, NULL, q, z, n_rows, a->from, a->to, r0 == 0);
+    NAME(scores)(&page, NULL, q, z, n_rows, a->from, a->to, r0 == 0, true);
 }
 
 static void NAME(score)(const struct lsk_attn_scores *a)
@@ -443,36 +471,42 @@ static void NAME(score)(const struct lsk_attn_scores *a)
 }
 
 #if !PAIRS
-/* Rows r0 .. r0 + n_rows - 1 and a list of tiles. */
-VEC_INLINE void NAME(tiles_block)(size_t n_rows, const struct lsk_attn_tiles *list, size_t r0)
+/* Rows r0 .. r0 + n_rows - 1 and slots from .. end - 1 of a list of tiles. */
+VEC_INLINE void NAME(tiles_block)(size_t n_rows, const struct lsk_attn_tiles *list, size_t r0, size_t from,
+                                  size_t end)
 {
     const struct lsk_attn a = { .D = list->D, .m = list->m, .l = list->l, .acc = list->acc };
-    const size_t end = list->n_tiles * LSK_TILE, to = (end + GROUP - 1) / GROUP * GROUP;
+    const size_t to = (end + GROUP - 1) / GROUP * GROUP;
     float z[ROWS][LSK_PAGE];
 
-    NAME(scores)(&a, list, list->q + r0 * list->D, z, n_rows, 0, end, r0 == 0);
+    NAME(scores)(&a, list, list->q + r0 * list->D, z, n_rows, from, end, r0 == 0, false);
     for (size_t s = end; s < to; s++)
         for (size_t r = 0; r < n_rows; r++)
             z[r][s] = -INFINITY;
-    for (size_t i = 0; i < list->n_tiles; i++) {
+    for (size_t i = from / LSK_TILE; i < end / LSK_TILE; i++) {
         const uint16_t seen = list->tiles[i].seen;
         for (size_t s = 0; seen != 0xffff && s < LSK_TILE; s++)
             for (size_t r = 0; !(seen >> s & 1) && r < n_rows; r++)
                 z[r][i * LSK_TILE + s] = -INFINITY;
     }
-    NAME(take_values)(n_rows, &a, list, z, r0, 0, end, to);
+    NAME(take_values)(n_rows, &a, list, z, r0, from, end, to);
 }
 
 static void NAME(attend_tiles)(const struct lsk_attn_tiles *a)
 {
+    const size_t end = a->n_tiles * LSK_TILE;
+
     for (size_t r = 0; r < a->n_rows; r += ROWS) {
         const size_t n = a->n_rows - r < ROWS ? a->n_rows - r : ROWS;
-        BY_ROWS(n, NAME(tiles_block), a, r)
+        for (size_t from = 0; from < end; from += PASS)
+            BY_ROWS(n, NAME(tiles_block), a, r, from, from + PASS < end ? from + PASS : end)
     }
 }
 #endif
 
 #undef GROUP
+#undef PASS
+#undef PASS_TILES
 #undef AHEAD
 #undef FAR
 #undef BY_ROWS

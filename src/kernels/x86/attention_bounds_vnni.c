@@ -11,6 +11,7 @@
 #include "kernels/x86/attention_digits.h"
 
 #define TILES  2 /* ROWS x TILES x DIGITS = 24 sums */
+#define AHEAD  4 /* tiles between what is read and what is asked for */
 #define MAX_D  256
 #define X_MOST 0xffffff /* of three unsigned bytes */
 
@@ -55,21 +56,20 @@ VEC_INLINE void score_rows(const struct lsk_attn_scores *a, size_t r0, size_t n_
         split_query(&x, r, a->q + (r0 + r) * D, D);
     for (size_t i = a->from; i < a->to; i += TILES * LSK_TILE) {
         const unsigned char *runs = head + lsk_bounds_most(D, i, 0);
-        /* What is asked for meanwhile: the tiles that follow. */
-        const unsigned char *ahead =
-            i + TILES * LSK_TILE < a->to ? head + lsk_bounds_most(D, i + TILES * LSK_TILE, 0) : next;
+        /* What is asked for meanwhile, in the order in which it lies. */
+        const size_t then = i + AHEAD * LSK_TILE;
+        const unsigned char *ahead = then < LSK_PAGE ? head + lsk_bounds_most(D, then, 0)
+                                                     : next + lsk_bounds_most(D, then - LSK_PAGE, 0);
         __m512i sum[ROWS][TILES][DIGITS];
         VEC_UNROLL
         for (size_t r = 0; r < n_rows; r++)
             VEC_UNROLL
         for (size_t c = 0; c < DIGITS; c++)
             sum[r][0][c] = sum[r][1][c] = _mm512_setzero_si512();
-        for (size_t d = 0; d < D; d += 4, runs += 8 * LSK_TILE, ahead += 8 * LSK_TILE) {
+        for (size_t d = 0; d < D; d += 4, runs += 8 * LSK_TILE, ahead += TILES * 2 * 64) {
             VEC_UNROLL
-            for (size_t t = 0; t < TILES; t++) {
-                _mm_prefetch((const char *)ahead + t * tile_bytes, _MM_HINT_T1);
-                _mm_prefetch((const char *)ahead + t * tile_bytes + 4 * LSK_TILE, _MM_HINT_T1);
-            }
+            for (size_t j = 0; j < TILES * 2; j++)
+                _mm_prefetch((const char *)ahead + j * 64, _MM_HINT_T1);
             const __m512i most[TILES] = { _mm512_loadu_si512(runs), _mm512_loadu_si512(runs + tile_bytes) };
             const __m512i opposite[TILES] = { _mm512_loadu_si512(runs + 4 * LSK_TILE),
                                               _mm512_loadu_si512(runs + 4 * LSK_TILE + tile_bytes) };
@@ -89,7 +89,7 @@ VEC_INLINE void score_rows(const struct lsk_attn_scores *a, size_t r0, size_t n_
         VEC_UNROLL
         for (size_t t = 0; t < TILES; t++) {
             const vec scale = vec_load((const float *)(const void *)(runs + t * tile_bytes));
-            _mm_prefetch((const char *)ahead + t * tile_bytes, _MM_HINT_T1);
+            _mm_prefetch((const char *)ahead + t * 64, _MM_HINT_T1);
             VEC_UNROLL
             for (size_t r = 0; r < n_rows; r++)
                 vec_store(a->z + (r0 + r) * LSK_PAGE + i + t * LSK_TILE,

@@ -20,7 +20,7 @@
 #define DIMS   2 /* ROWS x DIMS x DIGITS = 24 sums, 2 operands, 1 broadcast of 32 registers */
 #define MAX_D  256
 #define RUNS   (MAX_D / LSK_KV_Q8_RUN)
-#define AHEAD  4096 /* bytes between what is read and what is asked for */
+#define AHEAD  8192 /* bytes, and half a page, between what is read and what is asked for */
 #define MORE   PAGE_WEIGHTS_FETCH
 #define W_MOST 0xffffff /* of three unsigned bytes */
 
@@ -76,22 +76,32 @@ static void split_query(struct block *b, size_t r)
 }
 
 /* sum[r][c] += products of a run of a tile's keys with the queries' bytes; the tile's rows are `step` apart.
- */
+ * `ahead`: what to ask for meanwhile, or NULL. */
 VEC_INLINE void add_keys(const struct block *b, __m512i sum[ROWS][DIGITS], const unsigned char *k,
-                         size_t step, size_t run, size_t n_rows)
+                         const unsigned char *ahead, size_t step, size_t run, size_t n_rows)
 {
     const size_t most = (run + 1) * LSK_KV_Q8_RUN, end = (most < b->a->D ? most : b->a->D) / 4;
 
     for (size_t i = run * (LSK_KV_Q8_RUN / 4); i < end; i++) {
         const __m512i x = _mm512_loadu_si512(k + i * step);
-        if (b->fetch && step > 0)
-            _mm_prefetch((const char *)k + i * step + AHEAD, _MM_HINT_T1);
+        if (ahead)
+            _mm_prefetch((const char *)ahead + i * step, _MM_HINT_T1);
         VEC_UNROLL
         for (size_t r = 0; r < n_rows; r++)
             VEC_UNROLL
         for (size_t c = 0; c < DIGITS; c++)
             sum[r][c] = add_products(sum[r][c], x, broadcast4(&b->q[r][c][4 * i]));
     }
+}
+
+/* What to ask for when so many bytes of the keys, or behind them of the values, were read: all in the order
+ * in which it lies (attention_body.h). */
+static const unsigned char *later(const struct lsk_attn *a, size_t done)
+{
+    const size_t part_bytes = LSK_PAGE * a->D, at = part_bytes + done + AHEAD;
+
+    return at < 2 * part_bytes ? (const unsigned char *)a->head + at
+                               : (const unsigned char *)(a->next ? a->next : a->head) + (at - 2 * part_bytes);
 }
 
 VEC_INLINE void scores(struct block *b, size_t n_rows)
@@ -109,7 +119,7 @@ VEC_INLINE void scores(struct block *b, size_t n_rows)
             VEC_UNROLL
         for (size_t c = 0; c < DIGITS; c++)
             sum[r][c] = _mm512_setzero_si512();
-        add_keys(b, sum, (const unsigned char *)offset, 0, run, n_rows);
+        add_keys(b, sum, (const unsigned char *)offset, NULL, 0, run, n_rows);
         VEC_UNROLL
         for (size_t r = 0; r < n_rows; r++)
             VEC_UNROLL
@@ -117,6 +127,8 @@ VEC_INLINE void scores(struct block *b, size_t n_rows)
             b->zero[run][r][c] = -_mm_cvtsi128_si32(_mm512_castsi512_si128(sum[r][c]));
     }
     for (size_t s = b->from; s < b->to; s += LSK_TILE) {
+        const unsigned char *tile = k + lsk_kv_q8_k(b->a->D, s, 0);
+        const unsigned char *ahead = b->fetch ? later(b->a, s * b->a->D) : NULL;
         vec total[ROWS];
         VEC_UNROLL
         for (size_t r = 0; r < n_rows; r++)
@@ -128,7 +140,7 @@ VEC_INLINE void scores(struct block *b, size_t n_rows)
                 VEC_UNROLL
             for (size_t c = 0; c < DIGITS; c++)
                 sum[r][c] = _mm512_set1_epi32(b->zero[run][r][c]);
-            add_keys(b, sum, k + s * b->a->D, 64, run, n_rows);
+            add_keys(b, sum, tile, ahead, 64, run, n_rows);
             VEC_UNROLL
             for (size_t r = 0; r < n_rows; r++)
                 total[r] = vec_fma(join(sum[r]), scale, total[r]);
@@ -183,23 +195,21 @@ static void split_weights(struct block *b, size_t r, size_t run)
 VEC_INLINE void values(const struct block *b, size_t n_rows, size_t n_dims, size_t d)
 {
     const size_t D = b->a->D, part_bytes = LSK_PAGE * D;
-    const unsigned char *v = (const unsigned char *)b->a->head + part_bytes;
     const unsigned char *next = b->a->next ? b->a->next : b->a->head;
     float *acc = b->a->acc + b->r0 * D + d;
     __m512i sum[ROWS][DIMS][DIGITS];
 
     memset(sum, 0, sizeof sum);
     for (size_t s = b->from; s < b->to; s += 4) {
-        const size_t at = s * D + 4 * d;
+        const unsigned char *v = (const unsigned char *)b->a->head + lsk_kv_q8_v(D, s, d);
         __m512i x[DIMS];
         VEC_UNROLL
         for (size_t j = 0; j < n_dims; j++)
-            x[j] = _mm512_loadu_si512(v + at + j * 64);
+            x[j] = _mm512_loadu_si512(v + j * 64);
         if (b->fetch) {
-            /* The last of this page was asked for ahead of time: near its end ask for nothing new. */
-            const size_t here = at + AHEAD + n_rows * MORE < part_bytes ? at + AHEAD + n_rows * MORE : at;
-            const unsigned char *there =
-                at + AHEAD < part_bytes ? v + here : next + (at + AHEAD - part_bytes);
+            /* The first of it was asked for with the weights: near the end ask for nothing new. */
+            const size_t at = s * D + 4 * d + n_rows * MORE;
+            const unsigned char *there = at < part_bytes ? later(b->a, part_bytes + at) : v;
             VEC_UNROLL
             for (size_t j = 0; j < n_dims; j++)
                 _mm_prefetch((const char *)there + j * 64, _MM_HINT_T1);
@@ -234,7 +244,7 @@ VEC_INLINE void passes(struct block *b, size_t n_rows)
         split_query(b, r);
     scores(b, n_rows);
     page_weights(b->a, b->r0, n_rows, b->z, b->from, b->to, b->keep, b->gain,
-                 b->fetch ? (const char *)b->a->head + LSK_PAGE * b->a->D + AHEAD : NULL, false);
+                 b->fetch ? (const char *)later(b->a, LSK_PAGE * b->a->D) : NULL, false);
     for (size_t d = 0; d < b->a->D; d += LSK_KV_Q8_RUN) {
         for (size_t r = 0; r < n_rows; r++)
             split_weights(b, r, d / LSK_KV_Q8_RUN);

@@ -3,6 +3,7 @@
 #define LSK_VEC_AVX512_H
 
 #include <immintrin.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -66,6 +67,11 @@ static inline float vec_sum(vec a)
 static inline float vec_greatest(vec a)
 {
     return _mm512_reduce_max_ps(a);
+}
+/* Whether a lane of a is above that of b. */
+static inline bool vec_any_above(vec a, vec b)
+{
+    return _mm512_cmp_ps_mask(a, b, _CMP_GT_OQ) != 0;
 }
 static inline double vec_sum_double(vec a)
 {

@@ -434,7 +434,7 @@ static double naive_bound(const struct problem *p, size_t h, size_t first, size_
     return u * (double)(1.0f / sqrtf((float)D));
 }
 
-/* The bounds of other keys than fp32 are rounded outwards: by 1/127 of the greatest at most. */
+/* Bounds are rounded outwards: by 1/127 of the greatest at most. */
 static void check_bounds(const struct problem *p, size_t run, const float *scores, size_t n_runs)
 {
     for (size_t h = 0; h < p->H; h++)
@@ -443,7 +443,7 @@ static void check_bounds(const struct problem *p, size_t run, const float *score
             double size = 0.0, most = -INFINITY;
             for (size_t d = 0; d < p->D; d++)
                 size += fabs((double)p->q[h * p->D + d]) * 4.0;
-            CHECK_NEAR(u, want, (p->format == LSI_KV_F32 ? 0.0 : size / 128) + 2e-5);
+            CHECK_NEAR(u, want, size / 128 + 2e-5);
             for (size_t s = i * run; s < (i + 1) * run; s++)
                 most = fmax(most, naive_score(p, 0, h, s));
             CHECK(u >= most - 2e-5);
@@ -480,7 +480,7 @@ static void test_bounds(void)
         make_problem(&p, 700 + i);
         for (size_t d = 0; i == 20 && d < H * p.D; d++) /* queries of one sign see one side alone */
             p.q[d] = -fabsf(p.q[d]);
-        const size_t n = p.n_slots / run, bytes = lsi_bounds_page_bytes(p.format, G, p.D);
+        const size_t n = p.n_slots / run, bytes = lsi_bounds_page_bytes(G, p.D);
         void *pages[MAX_PAGES] = { NULL };
         for (size_t j = 0; j < lsi_div_up(n, LSI_KV_PAGE); j++) {
             pages[j] = lsi_calloc(heap(), 1, bytes);
@@ -489,7 +489,7 @@ static void test_bounds(void)
         float *each = floats(H * n), *set = floats(H * n), *first = floats(H * n);
         for (int threads = 1; threads <= 3; threads++) {
             struct lsi_exec ex = make_exec(threads, LSI_COMPUTE_AUTO, &p, 1);
-            const struct lsi_bounds b = { .format = p.format, .G = G, .D = p.D, .run = run, .pages = pages };
+            const struct lsi_bounds b = { .G = G, .D = p.D, .run = run, .pages = pages };
             const struct lsi_kv_view kv = view(&p);
             ls_error err;
             REQUIRE_OK(lsi_exec_set_scratch(&ex, lsi_op_bounds_scores_scratch(&ex, H, p.D, n), &err), err);
@@ -721,15 +721,12 @@ static void test_packed_sums_and_bounds(void)
         }
         same_floats(sums[1], sums[0], n_sums, 1e-4);
 
-        const size_t run = 16, n_runs = t.p.n_slots / run,
-                     bytes = lsi_bounds_page_bytes(LSI_KV_F32, G, t.p.D);
+        const size_t run = 16, n_runs = t.p.n_slots / run, bytes = lsi_bounds_page_bytes(G, t.p.D);
         void *page[2] = { lsi_calloc(heap(), 1, bytes), lsi_calloc(heap(), 1, bytes) };
         REQUIRE(page[0] && page[1]);
         for (size_t j = 0; j < 2; j++) {
             const struct lsi_kv_view kv = j == 0 ? view(&t.p) : t.kv;
-            const struct lsi_bounds b = {
-                .format = LSI_KV_F32, .G = G, .D = t.p.D, .run = run, .pages = &page[j]
-            };
+            const struct lsi_bounds b = { .G = G, .D = t.p.D, .run = run, .pages = &page[j] };
             lsi_op_bounds_store(&t.ex, &b, &kv, 0, n_runs);
         }
         CHECK(memcmp(page[0], page[1], bytes) == 0);

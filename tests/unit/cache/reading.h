@@ -25,18 +25,32 @@ static inline double score_of(size_t l, size_t t, size_t h, size_t s)
     return z * (double)scale;
 }
 
-/* The most that query head h of token t can score in a run, from its keys. */
+/* The least multiple of `step` that is not below x. */
+static inline double steps_to(float x, float step)
+{
+    const float n = ceilf(x / step);
+    return (double)((n * step < x ? n + 1.0f : n) * step);
+}
+
+/* The most that query head h of token t can score in a run, from the bounds of its keys in 127ths of the
+ * greatest. */
 static inline double bound_of(size_t l, size_t t, size_t h, size_t first, size_t n)
 {
+    float lo[D], hi[D], greatest = 0;
     double u = 0;
     for (size_t d = 0; d < D; d++) {
-        float lo = INFINITY, hi = -INFINITY;
+        lo[d] = INFINITY;
+        hi[d] = -INFINITY;
         for (size_t s = first; s < first + n; s++) {
-            lo = fminf(lo, k[l][s * KV + h / GROUP * D + d]);
-            hi = fmaxf(hi, k[l][s * KV + h / GROUP * D + d]);
+            lo[d] = fminf(lo[d], k[l][s * KV + h / GROUP * D + d]);
+            hi[d] = fmaxf(hi[d], k[l][s * KV + h / GROUP * D + d]);
         }
+        greatest = fmaxf(greatest, fmaxf(-lo[d], hi[d]));
+    }
+    const float step = nextafterf(greatest / 127, INFINITY);
+    for (size_t d = 0; d < D; d++) {
         const double x = (double)q[t * Q + h * D + d];
-        u += fmax(x * (double)lo, x * (double)hi);
+        u += x > 0 ? x * steps_to(hi[d], step) : -x * steps_to(-lo[d], step);
     }
     return u * (double)scale;
 }
