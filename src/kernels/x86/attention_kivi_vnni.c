@@ -9,7 +9,10 @@
  *     acc[d]  += unit sum_s u[s][d] (2^16 y2[s] + 2^8 y1[s] + y0[s]) + sum_s w[s] offset[s]
  *                                                                                    y unit = w scale
  *
- * With rounding two bytes do, numbers of 16 bits.
+ * With rounding two bytes do, numbers of 16 bits, and for queries that meet 2-bit keys one. A key's code is
+ * off by up to a half, evenly: by s q / sqrt(12) in a dimension with scale s. Of the greatest s q a byte is
+ * off by a 254th, which three times at most comes to sqrt(3.5 D) / 127 of that over all dimensions, 12 % for
+ * D = 64: with it the noise of the greatest dimension alone grows by less than a hundredth.
  *
  * The unit of a row's queries is that of all blocks the row sees of the page, so that one search for the
  * greatest number serves them all; weights have one for each run of the values. Bytes are made a block ahead
@@ -24,6 +27,7 @@
 #define STEP          (TILES * LSK_TILE)
 #define MAX_D         256
 #define Q_MOST_OF_TWO 0x7f70 /* as Q_MOST, of two bytes */
+#define Q_MOST_OF_ONE 0x7f
 
 /* Rows that see the same slots of the page. */
 struct block {
@@ -74,7 +78,7 @@ static vec load_halves(const unsigned char *p, size_t i)
 /* Where the word with byte c of numbers n .. n + 3 is, n a multiple of 4. */
 static inline size_t quad_at(size_t n, unsigned c, unsigned digits)
 {
-    return (digits == DIGITS ? n : n / 2) + c;
+    return (digits == DIGITS ? n : n / 4 * digits) + c;
 }
 
 /* Signed bytes of 16 numbers rounded to whole ones, as [quad][byte][number of the quad]. */
@@ -104,6 +108,19 @@ static inline __m512i split_pairs(const vec x[2], const vec y[2])
                             _mm512_set1_epi8((char)0x80));
 }
 
+/* The same of one byte, which is signed as it is: n 2^0 added to 3 2^22 ends with it. */
+static inline __m256i split_singles(const vec x[2], const vec y[2])
+{
+    static const uint8_t first_bytes[64] = { 0,  4,  8,  12,  16,  20,  24,  28,  32,  36, 40,
+                                             44, 48, 52, 56,  60,  64,  68,  72,  76,  80, 84,
+                                             88, 92, 96, 100, 104, 108, 112, 116, 120, 124 };
+    const vec base = vec_set(0x1.8p23f);
+    const __m512i low = _mm512_castps_si512(vec_fma(x[0], y[0], base));
+    const __m512i high = _mm512_castps_si512(vec_fma(x[1], y[1], base));
+
+    return _mm512_castsi512_si256(_mm512_permutex2var_epi8(low, _mm512_loadu_si512(first_bytes), high));
+}
+
 /* Bytes of the products x y of numbers n .. n + 31, n a multiple of 16. */
 VEC_INLINE void store_bytes(int32_t *words, size_t n, const vec x[2], const vec y[2], unsigned digits)
 {
@@ -120,7 +137,8 @@ VEC_INLINE void store_bytes(int32_t *words, size_t n, const vec x[2], const vec 
 VEC_INLINE vec joined(const __m512i x[DIGITS], unsigned digits)
 {
     return digits == DIGITS ? join(x)
-                            : _mm512_cvtepi32_ps(_mm512_add_epi32(_mm512_slli_epi32(x[1], 8), x[0]));
+           : digits == 2    ? _mm512_cvtepi32_ps(_mm512_add_epi32(_mm512_slli_epi32(x[1], 8), x[0]))
+                            : _mm512_cvtepi32_ps(x[0]);
 }
 
 /* Plane p of a vector of codes. */
@@ -133,7 +151,7 @@ VEC_INLINE __m512i plane(__m512i w, unsigned bits, unsigned p)
 /* ---- scores ------------------------------------------------------------------------------------- */
 
 /* Units of the rows, and the queries in them. */
-VEC_INLINE void prepare_queries(struct block *b, size_t n_rows)
+VEC_INLINE void prepare_queries(struct block *b, size_t n_rows, float whole)
 {
     const size_t D = b->a->D, group = b->a->kivi.group;
     const float *q = b->a->q + b->r0 * D;
@@ -157,10 +175,10 @@ VEC_INLINE void prepare_queries(struct block *b, size_t n_rows)
     add_lanes(zeros, zero);
     VEC_UNROLL
     for (size_t r = 0; r < n_rows; r++) {
-        const float greatest = vec_greatest(most[r]), by = b->most / greatest;
+        const float greatest = vec_greatest(most[r]), by = whole / greatest;
         /* Products too small for a unit count as 0. Whole numbers have no NaN: the unit carries it. */
         scale[r] = vec_set(by <= 0x1p90f ? by : 0.0f);
-        b->q_unit[r] = greatest / b->most + zeros[r];
+        b->q_unit[r] = greatest / whole + zeros[r];
     }
     for (size_t d = 0; d < D; d += VEC_LANES)
         VEC_UNROLL
@@ -168,30 +186,54 @@ VEC_INLINE void prepare_queries(struct block *b, size_t n_rows)
         vec_store(b->q[r] + d, vec_mul(vec_load(q + r * D + d), scale[r]));
 }
 
-/* Bytes of the queries times the scales of a block; beta: queries times its offsets. */
+/*
+ * Bytes of the queries times the scales of a block; beta: queries times its offsets. Single bytes have lost
+ * more than what they are multiplied with may bear: beta makes that good for the mean of all codes, which is
+ * what the keys of a block have in common,
+ *
+ *     beta = sum_d q[d] (offset[d] + mean scale[d]) - mean unit sum_d x[d]
+ */
 VEC_INLINE void split_queries(struct block *b, int32_t (*bytes)[MAX_D], const unsigned char *block,
-                              float beta[ROWS], size_t n_rows, unsigned digits)
+                              float beta[ROWS], size_t n_rows, unsigned bits, unsigned digits)
 {
     const size_t D = b->a->D;
     const unsigned char *scales = block + b->k_scales, *offsets = block + b->k_offsets;
-    const float *q = b->a->q + b->r0 * D;
+    const float *q = b->a->q + b->r0 * D, mean = digits == 1 ? 0.5f * (float)((1u << bits) - 1) : 0.0f;
+    __m256i whole[ROWS];
     vec sum[ROWS];
 
     VEC_UNROLL
-    for (size_t r = 0; r < ROWS; r++)
+    for (size_t r = 0; r < ROWS; r++) {
         sum[r] = vec_zero();
+        whole[r] = _mm256_setzero_si256();
+    }
     for (size_t d = 0; d < D; d += 2 * VEC_LANES) {
-        const size_t high = d + VEC_LANES < D ? d + VEC_LANES : d; /* an odd one again, and of no use */
-        const vec scale[2] = { load_halves(scales, d), load_halves(scales, high) };
-        const vec offset[2] = { load_halves(offsets, d), high > d ? load_halves(offsets, high) : vec_zero() };
+        const bool both = d + VEC_LANES < D;
+        const size_t high = both ? d + VEC_LANES : d; /* of an odd one: zeros */
+        const vec scale[2] = { load_halves(scales, d), both ? load_halves(scales, high) : vec_zero() };
+        vec offset[2] = { load_halves(offsets, d), both ? load_halves(offsets, high) : vec_zero() };
+        if (digits == 1)
+            VEC_UNROLL
+        for (size_t i = 0; i < 2; i++)
+            offset[i] = vec_fma(vec_set(mean), scale[i], offset[i]);
         VEC_UNROLL
         for (size_t r = 0; r < n_rows; r++) {
             const vec x[2] = { vec_load(b->q[r] + d), vec_load(b->q[r] + high) };
-            store_bytes(bytes[r], d, x, scale, digits);
+            if (digits == 1) {
+                const __m256i y = split_singles(x, scale);
+                _mm256_storeu_si256((__m256i *)(void *)(bytes[r] + d / 4), y);
+                whole[r] = _mm256_dpbusd_epi32(whole[r], _mm256_set1_epi8(1), y);
+            } else {
+                store_bytes(bytes[r], d, x, scale, digits);
+            }
             sum[r] = vec_fma(vec_load(q + r * D + d), offset[0], sum[r]);
             sum[r] = vec_fma(vec_load(q + r * D + high), offset[1], sum[r]);
         }
     }
+    VEC_UNROLL
+    for (size_t r = 0; digits == 1 && r < n_rows; r++)
+        sum[r] = vec_fma(_mm512_cvtepi32_ps(_mm512_zextsi256_si512(whole[r])), vec_set(-mean * b->q_unit[r]),
+                         sum[r]);
     add_lanes(beta, sum);
 }
 
@@ -242,14 +284,14 @@ VEC_INLINE void scores(struct block *b, size_t n_rows, unsigned bits, unsigned d
     float beta[2][ROWS];
 
     next += block - (const unsigned char *)a->head;
-    split_queries(b, b->q_bytes[0], block, beta[0], n_rows, digits);
+    split_queries(b, b->q_bytes[0], block, beta[0], n_rows, bits, digits);
     for (; first < to; first += group, block += bytes, next += bytes, turn = 1 - turn) {
         const size_t end = first + group < to ? first + group : to;
         /* The head is read in order, and fits into the first-level cache: what is fetched is the next one. */
         for (size_t at = 0; fetch && at < bytes; at += 64)
             _mm_prefetch((const char *)next + at, _MM_HINT_T1);
         if (end < to)
-            split_queries(b, b->q_bytes[1 - turn], block + bytes, beta[1 - turn], n_rows, digits);
+            split_queries(b, b->q_bytes[1 - turn], block + bytes, beta[1 - turn], n_rows, bits, digits);
         for (size_t s = first < from ? from : first; s < end; s += STEP)
             tile_scores(b, block + (s - first) / LSK_TILE * tile_bytes, b->q_bytes[turn], beta[turn], s,
                         n_rows, bits, digits);
@@ -413,9 +455,11 @@ VEC_INLINE void all_values(struct block *b, size_t n_rows, unsigned bits, unsign
 
 VEC_INLINE void passes(struct block *b, size_t n_rows, unsigned digits)
 {
-    prepare_queries(b, n_rows);
+    const unsigned few = digits == DIGITS ? DIGITS : 1;
+
+    prepare_queries(b, n_rows, b->a->kivi.bits_k == 2 && few == 1 ? (float)Q_MOST_OF_ONE : b->most);
     if (b->a->kivi.bits_k == 2)
-        scores(b, n_rows, 2, digits);
+        scores(b, n_rows, 2, few);
     else if (b->a->kivi.bits_k == 4)
         scores(b, n_rows, 4, digits);
     else
