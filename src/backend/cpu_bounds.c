@@ -7,7 +7,7 @@
 #include <string.h>
 
 #define ALONE_ELEMENTS 65536 /* numbers that one thread goes through faster than two wake up */
-#define ALONE_CHOICES  8192  /* the same of numbers that are chosen from */
+#define ALONE_CHOICES  4096  /* the same of numbers that are chosen from */
 
 size_t lsi_bounds_page_bytes(size_t G, size_t D)
 {
