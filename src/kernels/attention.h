@@ -44,10 +44,10 @@ struct lsk_attn {
  * attn_kivi                        scales of packed pages may be multiplied with those first
  * attn_bf16_round                  queries and weights may be rounded to bf16, sums in fp32;
  * attn_kivi_round                  products of them with scales to 16 bits below the greatest of a row,
- *                                  of queries with the scales of 2-bit keys to 8 bits
+ *                                  with those of 2-bit keys and 2-bit values to 8 bits
  *
  * Accuracy: 1e-5 relative to the largest |value| for the first kind, 2^-6 for bf16_round, 2^-9 for
- * kivi_round, 2^-6 with 2-bit keys.
+ * kivi_round, 2^-6 where keys or values have 2 bits.
  */
 typedef void lsk_attn_fn(const struct lsk_attn *a);
 

@@ -46,6 +46,8 @@ static struct shape packed_shape(const char *op, size_t D, size_t i)
         s.kivi = ways[i % KT_LEN(ways)];
         s.head_bytes = lsk_kivi_head_bytes(s.kivi, D);
         s.store = NULL;
+        if (strstr(op, "round") && s.kivi.bits_v == 2)
+            s.tol = 1.0 / 64;
         if (strstr(op, "round") && s.kivi.bits_k == 2) {
             s.tol = 1.0 / 16; /* values go beyond 2 */
             s.sum_tol = 1.0 / 16;

@@ -9,10 +9,13 @@
  *     acc[d]  += unit sum_s u[s][d] (2^16 y2[s] + 2^8 y1[s] + y0[s]) + sum_s w[s] offset[s]
  *                                                                                    y unit = w scale
  *
- * With rounding two bytes do, numbers of 16 bits, and for queries that meet 2-bit keys one. A key's code is
- * off by up to a half, evenly: by s q / sqrt(12) in a dimension with scale s. Of the greatest s q a byte is
- * off by a 254th, which three times at most comes to sqrt(3.5 D) / 127 of that over all dimensions, 12 % for
- * D = 64: with it the noise of the greatest dimension alone grows by less than a hundredth.
+ * With rounding two bytes do, numbers of 16 bits, and one where codes have 2 bits, whose own rounding is
+ * greater by far. A code is off by up to a half, evenly: a key by s q / sqrt(12) in a dimension with scale s.
+ * Of the greatest s q a byte is off by a 254th; what codes differ from their mean times that comes to sqrt(D)
+ * / 400 over all dimensions, a fourteenth of what the greatest of them is off by already for D = 64, and the
+ * mean is made good exactly. Bytes of weights are rounded up or down by turns (split_weighed), with at most
+ * sqrt(256 / 4) / 255 of a step of the greatest weight's value in the sum of a page, an eighth of what that
+ * value is off by.
  *
  * The unit of a row's queries is that of all blocks the row sees of the page, so that one search for the
  * greatest number serves them all; weights have one for each run of the values. Bytes are made a block ahead
@@ -28,6 +31,7 @@
 #define MAX_D         256
 #define Q_MOST_OF_TWO 0x7f70 /* as Q_MOST, of two bytes */
 #define Q_MOST_OF_ONE 0x7f
+#define W_MOST_OF_ONE 0xff
 
 /* Rows that see the same slots of the page. */
 struct block {
@@ -108,17 +112,36 @@ static inline __m512i split_pairs(const vec x[2], const vec y[2])
                             _mm512_set1_epi8((char)0x80));
 }
 
-/* The same of one byte, which is signed as it is: n 2^0 added to 3 2^22 ends with it. */
-static inline __m256i split_singles(const vec x[2], const vec y[2])
+/* The last bytes of whole numbers: 3 2^22 with one added ends with it, signed or not. */
+static inline __m256i single_bytes(vec x, vec y)
 {
     static const uint8_t first_bytes[64] = { 0,  4,  8,  12,  16,  20,  24,  28,  32,  36, 40,
                                              44, 48, 52, 56,  60,  64,  68,  72,  76,  80, 84,
                                              88, 92, 96, 100, 104, 108, 112, 116, 120, 124 };
-    const vec base = vec_set(0x1.8p23f);
-    const __m512i low = _mm512_castps_si512(vec_fma(x[0], y[0], base));
-    const __m512i high = _mm512_castps_si512(vec_fma(x[1], y[1], base));
+    return _mm512_castsi512_si256(_mm512_permutex2var_epi8(
+        _mm512_castps_si512(x), _mm512_loadu_si512(first_bytes), _mm512_castps_si512(y)));
+}
 
-    return _mm512_castsi512_si256(_mm512_permutex2var_epi8(low, _mm512_loadu_si512(first_bytes), high));
+/* Signed bytes of 32 products. */
+static inline __m256i split_singles(const vec x[2], const vec y[2])
+{
+    const vec base = vec_set(0x1.8p23f);
+    return single_bytes(vec_fma(x[0], y[0], base), vec_fma(x[1], y[1], base));
+}
+
+/* Unsigned bytes of 32 products that are not negative, with as much added to each before it is rounded that
+ * small ones come to what they are in the mean of 32 slots (and none to 0). */
+static inline __m256i split_weighed(const vec x[2], const vec y[2])
+{
+#define AT(i) ((float)((i)*13 % 32) / 32 - 15.5f / 32)
+    static const float even[32] = { AT(0),  AT(1),  AT(2),  AT(3),  AT(4),  AT(5),  AT(6),  AT(7),
+                                    AT(8),  AT(9),  AT(10), AT(11), AT(12), AT(13), AT(14), AT(15),
+                                    AT(16), AT(17), AT(18), AT(19), AT(20), AT(21), AT(22), AT(23),
+                                    AT(24), AT(25), AT(26), AT(27), AT(28), AT(29), AT(30), AT(31) };
+#undef AT
+    const vec base = vec_set(0x1.8p23f);
+    return single_bytes(vec_add(vec_fma(x[0], y[0], vec_load(even)), base),
+                        vec_add(vec_fma(x[1], y[1], vec_load(even + VEC_LANES)), base));
 }
 
 /* Bytes of the products x y of numbers n .. n + 31, n a multiple of 16. */
@@ -343,22 +366,40 @@ static inline float most_scale(const struct block *b, struct place p, size_t d)
     return greatest > 0x1p-100f ? greatest : 0x1p-100f; /* so that it can be divided by */
 }
 
-/* Bytes of the weights for the run of the values at dimension d; sum += weights times offsets. scales,
- * offsets: where they begin in a block. */
-VEC_INLINE void split_weights(struct block *b, vec sum[ROWS], vec by, size_t n_rows, const struct place *p,
-                              size_t d, size_t scales, size_t offsets, unsigned digits)
+/* What a run adds to all its dimensions alike. */
+struct shift {
+    vec sum[ROWS];       /* weights times offsets */
+    __m256i whole[ROWS]; /* weights as bytes */
+};
+
+/* Bytes of the weights for the run of the values at dimension d, and the shift of single ones as
+ * split_queries has it: weights times (offset + mean scale), less mean times the bytes. scales, offsets:
+ * where they begin in a block. */
+VEC_INLINE void split_weights(struct block *b, struct shift *shift, vec by, size_t n_rows,
+                              const struct place *p, size_t d, size_t scales, size_t offsets, float mean,
+                              unsigned digits)
 {
     const unsigned char *half = p->block + 2 * (d + p->at);
-    const vec scale[2] = { vec_mul(load_halves(half + scales, 0), by),
-                           vec_mul(load_halves(half + scales, VEC_LANES), by) };
-    const vec offset[2] = { load_halves(half + offsets, 0), load_halves(half + offsets, VEC_LANES) };
+    const vec plain[2] = { load_halves(half + scales, 0), load_halves(half + scales, VEC_LANES) };
+    const vec scale[2] = { vec_mul(plain[0], by), vec_mul(plain[1], by) };
+    vec offset[2] = { load_halves(half + offsets, 0), load_halves(half + offsets, VEC_LANES) };
 
+    if (digits == 1)
+        VEC_UNROLL
+    for (size_t i = 0; i < 2; i++)
+        offset[i] = vec_fma(vec_set(mean), plain[i], offset[i]);
     VEC_UNROLL
     for (size_t r = 0; r < n_rows; r++) {
         const vec w[2] = { vec_load(b->z[r] + p->s), vec_load(b->z[r] + p->s + VEC_LANES) };
-        store_bytes(b->w_bytes[r], p->s, w, scale, digits);
-        sum[r] = vec_fma(w[0], offset[0], sum[r]);
-        sum[r] = vec_fma(w[1], offset[1], sum[r]);
+        if (digits == 1) {
+            const __m256i y = split_weighed(w, scale);
+            _mm256_storeu_si256((__m256i *)(void *)(b->w_bytes[r] + p->s / 4), y);
+            shift->whole[r] = _mm256_dpbusd_epi32(shift->whole[r], y, _mm256_set1_epi8(1));
+        } else {
+            store_bytes(b->w_bytes[r], p->s, w, scale, digits);
+        }
+        shift->sum[r] = vec_fma(w[0], offset[0], shift->sum[r]);
+        shift->sum[r] = vec_fma(w[1], offset[1], shift->sum[r]);
     }
 }
 
@@ -390,7 +431,8 @@ VEC_INLINE void add_values(const struct block *b, __m512i sum[ROWS][DIMS][DIGITS
                 const __m512i y = _mm512_set1_epi32(b->w_bytes[r][quad_at(p->s + i + 4 * k, c, digits)]);
                 VEC_UNROLL
                 for (size_t j = 0; j < n_dims; j++)
-                    sum[r][j][c] = add_products(sum[r][j][c], x[j], y);
+                    sum[r][j][c] = digits == 1 ? add_products(sum[r][j][c], y, x[j])
+                                               : add_products(sum[r][j][c], x[j], y);
             }
         }
     }
@@ -404,39 +446,48 @@ VEC_INLINE void values(struct block *b, size_t n_rows, size_t n_dims, size_t d, 
     const size_t D = b->a->D, group = b->a->kivi.group, bytes = b->bytes, to = b->to;
     const size_t codes = b->v_codes + d * 4, scales = b->v_scales, offsets = b->v_offsets;
     const size_t row_bytes = D / LSK_TILE * LSK_KIVI_VECTOR;
+    const float whole = digits == 1 ? (float)W_MOST_OF_ONE : b->most;
+    const float mean = digits == 1 ? 0.5f * (float)((1u << bits) - 1) : 0.0f;
     const bool first = d % group == 0;
     float *acc = b->a->acc + b->r0 * D + d;
     struct place here = { b->from, half_of(b, b->from, 0), codes_of(b, b->from) }, ahead = here;
     __m512i sum[ROWS][DIMS][DIGITS];
-    vec offset[ROWS], by = vec_zero();
+    struct shift shift;
+    vec by = vec_zero();
 
     memset(sum, 0, sizeof sum);
     VEC_UNROLL
-    for (size_t r = 0; r < ROWS; r++)
-        offset[r] = vec_zero();
+    for (size_t r = 0; r < ROWS; r++) {
+        shift.sum[r] = vec_zero();
+        shift.whole[r] = _mm256_setzero_si256();
+    }
     if (first) {
         const float most = most_scale(b, here, d);
-        by = vec_set(b->most / most);
-        b->w_unit = most / b->most;
-        split_weights(b, offset, by, n_rows, &here, d, scales, offsets, digits);
+        by = vec_set(whole / most);
+        b->w_unit = most / whole;
+        split_weights(b, &shift, by, n_rows, &here, d, scales, offsets, mean, digits);
     }
     while (here.s < to) {
         advance(&ahead, group, bytes);
         if (first && ahead.s < to)
-            split_weights(b, offset, by, n_rows, &ahead, d, scales, offsets, digits);
+            split_weights(b, &shift, by, n_rows, &ahead, d, scales, offsets, mean, digits);
         add_values(b, sum, n_rows, n_dims, &here, codes, row_bytes, bits, digits);
         here = ahead;
     }
+    VEC_UNROLL
+    for (size_t r = 0; digits == 1 && r < n_rows; r++)
+        shift.sum[r] = vec_fma(_mm512_cvtepi32_ps(_mm512_zextsi256_si512(shift.whole[r])),
+                               vec_set(-mean * b->w_unit), shift.sum[r]);
     if (first)
-        add_lanes(b->offset, offset);
+        add_lanes(b->offset, shift.sum);
     VEC_UNROLL
     for (size_t r = 0; r < n_rows; r++) {
         const vec gain = vec_set(b->gain[r] * b->w_unit), kept = vec_set(b->keep[r]),
-                  shift = vec_set(b->gain[r] * b->offset[r]);
+                  level = vec_set(b->gain[r] * b->offset[r]);
         VEC_UNROLL
         for (size_t j = 0; j < n_dims; j++) {
             float *at = acc + r * D + j * VEC_LANES;
-            vec_store(at, vec_fma(joined(sum[r][j], digits), gain, vec_fma(vec_load(at), kept, shift)));
+            vec_store(at, vec_fma(joined(sum[r][j], digits), gain, vec_fma(vec_load(at), kept, level)));
         }
     }
 }
@@ -466,7 +517,7 @@ VEC_INLINE void passes(struct block *b, size_t n_rows, unsigned digits)
         scores(b, n_rows, 8, digits);
     page_weights(b->a, b->r0, n_rows, b->z, b->from, b->to, b->keep, b->gain, NULL, digits < DIGITS);
     if (b->a->kivi.bits_v == 2)
-        all_values(b, n_rows, 2, digits);
+        all_values(b, n_rows, 2, few);
     else if (b->a->kivi.bits_v == 4)
         all_values(b, n_rows, 4, digits);
     else
