@@ -74,8 +74,9 @@ VEC_INLINE const unsigned char *NAME(values_of)(const void *head, size_t tile, s
     return (const unsigned char *)head + lsk_kv_v_tile(tile * LSK_TILE) * (D / FIELDS * 4 * LSK_TILE);
 }
 
-/* What to ask for at step `step` of a page. Keys of a pass lie as far behind its first byte as its values:
- * the bytes of all its tiles of keys are asked for before it begins, and AHEAD more. */
+/* What to ask for at step `step` of a page, in the order in which it lies. The last keys that a pass reads
+ * lie behind nearly all of its values: hence PASS_TILES tiles further on than what has the place of the step,
+ * and AHEAD bytes. */
 VEC_INLINE const unsigned char *NAME(later)(const struct lsk_attn *a, size_t step)
 {
     const size_t tile = a->D / FIELDS * 4 * LSK_TILE;
