@@ -92,7 +92,7 @@ VEC_INLINE const unsigned char *NAME(list_step)(const struct lsk_attn_tile *tile
 {
     const size_t first = step / (2 * PASS_TILES) * PASS_TILES, i = step - 2 * first;
     const size_t n = n_tiles - first < PASS_TILES ? n_tiles - first : PASS_TILES;
-    const struct lsk_attn_tile *t = &tiles[first + i % n];
+    const struct lsk_attn_tile *t = &tiles[first + (i < n ? i : i - n)];
 
     return i < n ? NAME(keys_of)(t->head, t->tile, D) : NAME(values_of)(t->head, t->tile, D);
 }

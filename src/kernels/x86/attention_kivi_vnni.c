@@ -235,9 +235,8 @@ VEC_INLINE void split_queries(struct block *b, int32_t (*bytes)[MAX_D], const un
         const size_t high = both ? d + VEC_LANES : d; /* of an odd one: zeros */
         const vec scale[2] = { load_halves(scales, d), both ? load_halves(scales, high) : vec_zero() };
         vec offset[2] = { load_halves(offsets, d), both ? load_halves(offsets, high) : vec_zero() };
-        if (digits == 1)
-            VEC_UNROLL
-        for (size_t i = 0; i < 2; i++)
+        VEC_UNROLL
+        for (size_t i = 0; digits == 1 && i < 2; i++)
             offset[i] = vec_fma(vec_set(mean), scale[i], offset[i]);
         VEC_UNROLL
         for (size_t r = 0; r < n_rows; r++) {
@@ -384,9 +383,8 @@ VEC_INLINE void split_weights(struct block *b, struct shift *shift, vec by, size
     const vec scale[2] = { vec_mul(plain[0], by), vec_mul(plain[1], by) };
     vec offset[2] = { load_halves(half + offsets, 0), load_halves(half + offsets, VEC_LANES) };
 
-    if (digits == 1)
-        VEC_UNROLL
-    for (size_t i = 0; i < 2; i++)
+    VEC_UNROLL
+    for (size_t i = 0; digits == 1 && i < 2; i++)
         offset[i] = vec_fma(vec_set(mean), plain[i], offset[i]);
     VEC_UNROLL
     for (size_t r = 0; r < n_rows; r++) {
